@@ -1,0 +1,227 @@
+//! Compiles guest crates to `wasm32-wasip2` from a build script.
+//!
+//! The crates that hand out the bytes of guests (`plugins/`, `tests/guests/`) call [`compile`] from their
+//! `build.rs`. It runs a second cargo in a target directory of its own, because the outer cargo holds the
+//! lock of the usual one for as long as the build script runs. When rustup does not have the target yet,
+//! it is added first; when that cannot be done, the panic says which command would.
+//!
+//! ```no_run
+//! // build.rs
+//! let guests = cofferdam_guest_build::compile(&["cofferdam-unpack"]);
+//! cofferdam_guest_build::write_module(&guests);
+//! ```
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+/// The target that every guest is compiled for.
+pub const TARGET: &str = "wasm32-wasip2";
+
+/// The profile guests are built with: always optimised, because a guest's speed is a host's latency.
+const PROFILE: &str = "guest";
+
+/// One compiled guest.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// The name of its binary, without `.wasm`.
+    pub name: String,
+    /// Where the component lies.
+    pub path: PathBuf,
+}
+
+/// Compiles every binary of the given workspace packages and returns them sorted by name.
+///
+/// # Panics
+///
+/// When the target is missing and cannot be added, or when a guest does not compile: a build script has
+/// nobody else to tell.
+#[must_use]
+pub fn compile(packages: &[&str]) -> Vec<Guest> {
+    let root = workspace_root();
+    ensure_target();
+
+    let target_dir = guest_target_dir();
+    let mut cargo = Command::new(variable("CARGO"));
+    cargo
+        .current_dir(&root)
+        .arg("build")
+        .args(["--locked", "--target", TARGET, "--profile", PROFILE])
+        .args(["--message-format", "json-render-diagnostics"])
+        .arg("--target-dir")
+        .arg(&target_dir);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    // What the outer cargo sets for its own target must not leak into the guests' build.
+    for (name, _) in env::vars_os() {
+        if leaks_into_guests(&name.to_string_lossy()) {
+            cargo.env_remove(name);
+        }
+    }
+    let output = cargo
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("cannot start cargo to compile the guests: {error}"));
+    assert!(
+        output.status.success(),
+        "compiling {} for {TARGET} failed (see above); to repeat it: cargo build --target {TARGET} --profile {PROFILE} -p {}",
+        packages.join(", "),
+        packages.join(" -p "),
+    );
+
+    let mut guests = executables(&String::from_utf8_lossy(&output.stdout));
+    guests.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(!guests.is_empty(), "{} have no binaries", packages.join(", "));
+    watch_sources(&root, &target_dir, &guests);
+    guests
+}
+
+/// Writes `$OUT_DIR/guests.rs`: one `pub const NAME: &[u8]` for each guest and `pub const ALL`, a table of
+/// names and bytes. The guests are copied beside it, so that the binary does not depend on another
+/// directory's clean-up.
+///
+/// # Panics
+///
+/// When the files cannot be written.
+pub fn write_module(guests: &[Guest]) {
+    let out = PathBuf::from(variable("OUT_DIR"));
+    let mut module = String::new();
+    let mut table = String::new();
+    for guest in guests {
+        let constant = guest.name.to_uppercase().replace('-', "_");
+        let file = format!("{}.wasm", guest.name);
+        fs::copy(&guest.path, out.join(&file))
+            .unwrap_or_else(|error| panic!("cannot copy {}: {error}", guest.path.display()));
+        write!(
+            module,
+            "/// The component `{}`.\npub const {constant}: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\"));\n",
+            guest.name
+        )
+        .expect("writing to a string does not fail");
+        write!(table, "    (\"{}\", {constant}),\n", guest.name).expect("writing to a string does not fail");
+    }
+    write!(
+        module,
+        "/// Every component here: its name and its bytes.\npub const ALL: &[(&str, &[u8])] = &[\n{table}];\n"
+    )
+    .expect("writing to a string does not fail");
+    fs::write(out.join("guests.rs"), module).expect("OUT_DIR is writable");
+}
+
+/// Adds the wasm target with rustup when the compiler lacks it.
+fn ensure_target() {
+    let installed = || {
+        let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let output = Command::new(rustc)
+            .args(["--print", "target-libdir", "--target", TARGET])
+            .output();
+        output.is_ok_and(|output| {
+            output.status.success()
+                && fs::read_dir(String::from_utf8_lossy(&output.stdout).trim())
+                    .is_ok_and(|mut entries| entries.next().is_some())
+        })
+    };
+    if installed() {
+        return;
+    }
+    let by_hand = format!("rustup target add {TARGET}");
+    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    match added {
+        Ok(status) if status.success() && installed() => {}
+        Ok(status) => panic!(
+            "the target {TARGET} is missing and `{by_hand}` ended with {status}; run it by hand, then build again"
+        ),
+        Err(error) => panic!(
+            "the target {TARGET} is missing and rustup cannot be started ({error}); install the target for this \
+             compiler (with rustup: `{by_hand}`), then build again"
+        ),
+    }
+}
+
+/// Cargo and rustc settings that belong to the outer build alone.
+fn leaks_into_guests(name: &str) -> bool {
+    const EXACT: &[&str] = &[
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+        "CARGO_BUILD_RUSTFLAGS",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET_DIR",
+        "CARGO_MAKEFLAGS",
+        "MAKEFLAGS",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CLIPPY_ARGS",
+        "TARGET",
+        "HOST",
+        "PROFILE",
+        "OPT_LEVEL",
+        "DEBUG",
+        "NUM_JOBS",
+    ];
+    EXACT.contains(&name)
+        || name.starts_with("CARGO_CFG_")
+        || name.starts_with("CARGO_FEATURE_")
+        || name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_PROFILE_")
+        || name.starts_with("DEP_")
+}
+
+/// The executables that cargo's JSON messages name. Only two fields of one kind of message matter, and
+/// file names of components hold no escapes, so a JSON parser would be the only dependency of this crate.
+fn executables(messages: &str) -> Vec<Guest> {
+    let marker = "\"executable\":\"";
+    let mut guests = Vec::new();
+    for line in messages.lines().filter(|line| line.contains("\"reason\":\"compiler-artifact\"")) {
+        let Some(start) = line.find(marker).map(|at| at + marker.len()) else { continue };
+        let Some(end) = line[start..].find('"') else { continue };
+        let path = PathBuf::from(line[start..start + end].replace("\\\\", "\\"));
+        let name = path.file_stem().expect("an executable has a name").to_string_lossy().into_owned();
+        guests.push(Guest { name, path });
+    }
+    guests
+}
+
+/// Makes the outer cargo run the build script again when a source of a guest changes: the compiler's own
+/// dependency files say which those are.
+fn watch_sources(root: &Path, target_dir: &Path, guests: &[Guest]) {
+    println!("cargo::rerun-if-changed={}", root.join("Cargo.lock").display());
+    println!("cargo::rerun-if-changed={}", root.join("Cargo.toml").display());
+    println!("cargo::rerun-if-env-changed=RUSTC");
+    for guest in guests {
+        let list = guest.path.with_extension("d");
+        let text = fs::read_to_string(&list).unwrap_or_default();
+        let sources = text.split_once(": ").map_or("", |(_, sources)| sources);
+        for source in sources.replace("\\ ", "\u{0}").split_whitespace() {
+            let source = PathBuf::from(source.replace('\u{0}', " "));
+            if !source.starts_with(target_dir) {
+                println!("cargo::rerun-if-changed={}", source.display());
+            }
+        }
+    }
+}
+
+/// The target directory of all guests: beside the outer profile's directory (`target/guests`), so that
+/// `cargo clean` takes it away and every crate that compiles guests shares it.
+fn guest_target_dir() -> PathBuf {
+    let out = PathBuf::from(variable("OUT_DIR"));
+    // OUT_DIR is <target>[/<triple>]/<profile>/build/<crate>-<hash>/out.
+    let profile = out.ancestors().nth(3).expect("OUT_DIR has the depth that cargo gives it");
+    profile.parent().unwrap_or(profile).join("guests")
+}
+
+/// The directory of the workspace's `Cargo.toml`: the nearest one above the calling crate with a lock file.
+fn workspace_root() -> PathBuf {
+    let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
+    manifest
+        .ancestors()
+        .find(|directory| directory.join("Cargo.lock").is_file())
+        .unwrap_or_else(|| panic!("no Cargo.lock above {}", manifest.display()))
+        .to_path_buf()
+}
+
+fn variable(name: &str) -> OsString {
+    env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: call this from a build script"))
+}

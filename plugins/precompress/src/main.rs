@@ -1,0 +1,2 @@
+//! cofferdam-precompress
+fn main() {}

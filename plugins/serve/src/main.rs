@@ -1,0 +1,2 @@
+//! cofferdam-serve
+fn main() {}

@@ -1,0 +1,2 @@
+//! cofferdam-unpack
+fn main() {}

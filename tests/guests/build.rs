@@ -1,0 +1,3 @@
+//! Compiles the guests of this crate for WebAssembly.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Exits with success.
+fn main() {}
