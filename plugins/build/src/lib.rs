@@ -74,7 +74,11 @@ pub fn compile(packages: &[&str]) -> Vec<Guest> {
 
     let mut guests = executables(&String::from_utf8_lossy(&output.stdout));
     guests.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(!guests.is_empty(), "{} have no binaries", packages.join(", "));
+    assert!(
+        !guests.is_empty(),
+        "{} have no binaries",
+        packages.join(", ")
+    );
     watch_sources(&root, &target_dir, &guests);
     guests
 }
@@ -101,7 +105,8 @@ pub fn write_module(guests: &[Guest]) {
             guest.name
         )
         .expect("writing to a string does not fail");
-        write!(table, "    (\"{}\", {constant}),\n", guest.name).expect("writing to a string does not fail");
+        write!(table, "    (\"{}\", {constant}),\n", guest.name)
+            .expect("writing to a string does not fail");
     }
     write!(
         module,
@@ -128,7 +133,9 @@ fn ensure_target() {
         return;
     }
     let by_hand = format!("rustup target add {TARGET}");
-    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    let added = Command::new("rustup")
+        .args(["target", "add", TARGET])
+        .status();
     match added {
         Ok(status) if status.success() && installed() => {}
         Ok(status) => panic!(
@@ -174,11 +181,22 @@ fn leaks_into_guests(name: &str) -> bool {
 fn executables(messages: &str) -> Vec<Guest> {
     let marker = "\"executable\":\"";
     let mut guests = Vec::new();
-    for line in messages.lines().filter(|line| line.contains("\"reason\":\"compiler-artifact\"")) {
-        let Some(start) = line.find(marker).map(|at| at + marker.len()) else { continue };
-        let Some(end) = line[start..].find('"') else { continue };
+    for line in messages
+        .lines()
+        .filter(|line| line.contains("\"reason\":\"compiler-artifact\""))
+    {
+        let Some(start) = line.find(marker).map(|at| at + marker.len()) else {
+            continue;
+        };
+        let Some(end) = line[start..].find('"') else {
+            continue;
+        };
         let path = PathBuf::from(line[start..start + end].replace("\\\\", "\\"));
-        let name = path.file_stem().expect("an executable has a name").to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .expect("an executable has a name")
+            .to_string_lossy()
+            .into_owned();
         guests.push(Guest { name, path });
     }
     guests
@@ -187,8 +205,14 @@ fn executables(messages: &str) -> Vec<Guest> {
 /// Makes the outer cargo run the build script again when a source of a guest changes: the compiler's own
 /// dependency files say which those are.
 fn watch_sources(root: &Path, target_dir: &Path, guests: &[Guest]) {
-    println!("cargo::rerun-if-changed={}", root.join("Cargo.lock").display());
-    println!("cargo::rerun-if-changed={}", root.join("Cargo.toml").display());
+    println!(
+        "cargo::rerun-if-changed={}",
+        root.join("Cargo.lock").display()
+    );
+    println!(
+        "cargo::rerun-if-changed={}",
+        root.join("Cargo.toml").display()
+    );
     println!("cargo::rerun-if-env-changed=RUSTC");
     for guest in guests {
         let list = guest.path.with_extension("d");
@@ -208,7 +232,10 @@ fn watch_sources(root: &Path, target_dir: &Path, guests: &[Guest]) {
 fn guest_target_dir() -> PathBuf {
     let out = PathBuf::from(variable("OUT_DIR"));
     // OUT_DIR is <target>[/<triple>]/<profile>/build/<crate>-<hash>/out.
-    let profile = out.ancestors().nth(3).expect("OUT_DIR has the depth that cargo gives it");
+    let profile = out
+        .ancestors()
+        .nth(3)
+        .expect("OUT_DIR has the depth that cargo gives it");
     profile.parent().unwrap_or(profile).join("guests")
 }
 
