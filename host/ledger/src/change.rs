@@ -1,0 +1,88 @@
+//! What a commit is made of.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::{NewDeployment, PluginRow, ReleaseRow, TokenRow};
+
+/// What a commit must survive before it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The death of the process: the operating system has it. It reaches the disk with the next
+    /// [`Durability::Power`] commit, or when the log is checkpointed.
+    Process,
+    /// The loss of power: it is synced before the commit returns, and every earlier commit with it.
+    Power,
+}
+
+/// A commit's number: 1 for the first, one more for each that follows, with no gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Commit(pub u64);
+
+impl Commit {
+    /// The number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One change of one record. The changes of a commit happen in their order, all or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Makes sure that a project exists. One that does keeps its age, and nothing is said in the feed.
+    PutProject {
+        /// Its name.
+        name: String,
+        /// When it was first seen, in milliseconds since the epoch.
+        created_at: i64,
+    },
+    /// Records a deployment. Its project must exist.
+    InsertDeployment(NewDeployment),
+    /// Moves a deployment on, if it still is what the caller saw and has not ended.
+    UpdateDeployment {
+        /// Which one.
+        id: Uuid,
+        /// The version the caller saw.
+        expect: u64,
+        /// Its new status.
+        status: String,
+        /// Whether this ends it, for ever.
+        finished: bool,
+        /// The rest of the record, JSON.
+        body: String,
+    },
+    /// Records what a deployment left. The deployment must be of the same project.
+    InsertRelease(ReleaseRow),
+    /// Makes a release of the project the one it serves, or none.
+    SetActive {
+        /// The project, which must exist.
+        project: String,
+        /// The release to serve from now on.
+        release: Option<Uuid>,
+        /// When given, the change holds only if this is what the project serves now.
+        expect: Option<Option<Uuid>>,
+    },
+    /// Records an admitted plugin. A version is admitted once.
+    InsertPlugin(PluginRow),
+    /// Forgets a plugin.
+    RemovePlugin {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+    },
+    /// Records a token.
+    InsertToken(TokenRow),
+    /// Forgets a token.
+    RemoveToken {
+        /// Its id.
+        id: Uuid,
+    },
+}
