@@ -1,0 +1,142 @@
+//! Content-defined cutting: where one chunk ends and the next begins depends on the bytes alone, so an edit
+//! moves few cuts.
+
+use bytes::{Bytes, BytesMut};
+use fastcdc::v2020::{self, Normalization};
+use serde::{Deserialize, Serialize};
+
+/// No chunk but the last of a blob is shorter.
+pub const MIN_CHUNK_BYTES: usize = 16 * 1024;
+/// What the cutter aims at: small enough that an edit costs little, large enough that a 4 GiB blob has
+/// 65,000 chunks and not a million.
+pub const AVERAGE_CHUNK_BYTES: usize = 64 * 1024;
+/// No chunk is longer.
+pub const MAX_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Room for a few chunks, so that what is carried over to the next buffer is a small share of it.
+const BUFFER_BYTES: usize = 1024 * 1024;
+
+/// What cut a blob. Two blobs share chunks only if these agree, so every manifest records them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkerParams {
+    /// The algorithm.
+    pub name: String,
+    /// Goes up when the same parameters cut the same bytes elsewhere (a test pins the cuts).
+    pub version: u32,
+    /// Least bytes of a chunk that is not the last.
+    pub min: u32,
+    /// Average that is aimed at.
+    pub average: u32,
+    /// Most bytes of a chunk.
+    pub max: u32,
+    /// `FastCDC`'s normalisation level.
+    pub normalization: u32,
+}
+
+impl Default for ChunkerParams {
+    /// What this version cuts with.
+    fn default() -> ChunkerParams {
+        ChunkerParams {
+            name: "fastcdc-2020".to_owned(),
+            version: 1,
+            min: 16 * 1024,
+            average: 64 * 1024,
+            max: 256 * 1024,
+            normalization: Normalization::Level1.bits(),
+        }
+    }
+}
+
+/// Cuts a stream that comes in blocks of any size. Every byte is scanned once: a cut is looked for only
+/// when a whole longest chunk, or the end of the stream, is at hand.
+#[derive(Debug)]
+pub(crate) struct Chunker {
+    buffer: BytesMut,
+    mask_short: u64,
+    mask_long: u64,
+}
+
+impl Chunker {
+    pub(crate) fn new() -> Chunker {
+        let (mask_short, mask_long) =
+            v2020::select_masks(AVERAGE_CHUNK_BYTES, Normalization::Level1);
+        Chunker {
+            buffer: BytesMut::new(),
+            mask_short,
+            mask_long,
+        }
+    }
+
+    /// Takes the next bytes of the stream.
+    pub(crate) fn push(&mut self, block: &[u8]) {
+        let free = self.buffer.capacity() - self.buffer.len();
+        if free < block.len() {
+            let mut next =
+                BytesMut::with_capacity(BUFFER_BYTES.max(self.buffer.len() + block.len()));
+            next.extend_from_slice(&self.buffer);
+            self.buffer = next;
+        }
+        self.buffer.extend_from_slice(block);
+    }
+
+    /// The next chunk, if its end is certain. `last` says that no more bytes will come.
+    pub(crate) fn next(&mut self, last: bool) -> Option<Bytes> {
+        if self.buffer.is_empty() || (self.buffer.len() < MAX_CHUNK_BYTES && !last) {
+            return None;
+        }
+        let (_, cut) = v2020::cut(
+            &self.buffer,
+            MIN_CHUNK_BYTES,
+            AVERAGE_CHUNK_BYTES,
+            MAX_CHUNK_BYTES,
+            self.mask_short,
+            self.mask_long,
+            self.mask_short << 1,
+            self.mask_long << 1,
+        );
+        Some(self.buffer.split_to(cut).freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::noise;
+
+    fn cuts(data: &[u8], block: usize) -> Vec<usize> {
+        let mut chunker = Chunker::new();
+        let mut lengths = Vec::new();
+        for block in data.chunks(block) {
+            chunker.push(block);
+            lengths.extend(std::iter::from_fn(|| chunker.next(false)).map(|chunk| chunk.len()));
+        }
+        lengths.extend(std::iter::from_fn(|| chunker.next(true)).map(|chunk| chunk.len()));
+        lengths
+    }
+
+    #[test]
+    fn the_cuts_do_not_depend_on_how_the_bytes_arrive() {
+        let data = noise(1, 3_000_001);
+        let whole = cuts(&data, data.len());
+        assert_eq!(whole.iter().sum::<usize>(), data.len());
+        for block in [1_000, 65_536, 100_003] {
+            assert_eq!(cuts(&data, block), whole);
+        }
+        for &length in &whole[..whole.len() - 1] {
+            assert!((MIN_CHUNK_BYTES..=MAX_CHUNK_BYTES).contains(&length));
+        }
+    }
+
+    #[test]
+    fn version_one_cuts_here_for_ever() {
+        // If this fails, the crate changed its cuts: raise `ChunkerParams::version`, or nothing dedups.
+        let lengths = cuts(&noise(7, 1_000_000), 1_000_000);
+        assert_eq!(lengths, PINNED);
+        assert_eq!(cuts(&vec![0; 600_000], 600_000), [262_144, 262_144, 75_712]);
+    }
+
+    const PINNED: &[usize] = &[
+        31171, 38807, 128_500, 79518, 159_009, 45867, 78194, 29481, 23786, 64711, 113_199, 119_548,
+        75947, 12262,
+    ];
+}

@@ -1,0 +1,525 @@
+//! The chunk index: an `SQLite` file beside the packs. One connection writes; a few read.
+//!
+//! Every commit is synced before it returns (`synchronous=FULL`): a commit that names a pack or a blob has to
+//! be durable, and the others (a lease for the first chunk that is found in a pack) are rare.
+
+mod rows;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection, Row};
+use tokio::sync::{Mutex, MutexGuard};
+use uuid::Uuid;
+
+use crate::manifest::{BlobRecord, EncodedPart, Part};
+use crate::pack::{Entry, Extent, Kind};
+use crate::reader::Suspect;
+use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Error};
+
+/// `SQLite` before this can corrupt a write-ahead log when two connections write and checkpoint at once.
+const MINIMUM_SQLITE: (u32, u32, u32) = (3, 51, 3);
+const MINIMUM_SQLITE_TEXT: &str = "3.51.3";
+
+/// How many connections read. Readers of blobs share them; each query takes well under a millisecond.
+const READERS: usize = 2;
+
+/// How long a statement waits for another connection's lock; only a checkpoint ever makes it wait.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// How many chunks one query looks up. The statement has a fixed shape, so it is prepared once.
+const LOOKUP: usize = 32;
+
+/// How many chunks one statement inserts.
+const INSERT: usize = 64;
+
+/// `pack.state` of a pack whose file is gone.
+const PACK_LOST: i64 = 2;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+static LOOKUP_SQL: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT c.id, c.pack, p.name, c.offset, c.stored_bytes, c.bytes, c.encoding, \
+                c.quarantined = 0 AND p.state = 0 \
+         FROM chunk c JOIN pack p ON p.id = c.pack WHERE c.id IN ({})",
+        vec!["?"; LOOKUP].join(", ")
+    )
+});
+
+static INSERT_SQL: LazyLock<String> = LazyLock::new(|| insert_sql(INSERT));
+static INSERT_ONE_SQL: LazyLock<String> = LazyLock::new(|| insert_sql(1));
+
+/// A chunk that is indexed already stays where it is, unless it was found to be wrong or its pack is being
+/// taken away: then the copy that was just written takes its place.
+fn insert_sql(rows: usize) -> String {
+    format!(
+        "INSERT INTO chunk (id, pack, offset, stored_bytes, bytes, encoding) VALUES {} \
+         ON CONFLICT (id) DO UPDATE SET pack = excluded.pack, offset = excluded.offset, \
+             stored_bytes = excluded.stored_bytes, bytes = excluded.bytes, \
+             encoding = excluded.encoding, quarantined = 0 \
+         WHERE chunk.quarantined <> 0 \
+             OR COALESCE((SELECT state FROM pack WHERE pack.id = chunk.pack), 1) <> 0",
+        vec!["(?, ?, ?, ?, ?, ?)"; rows].join(", ")
+    )
+}
+
+/// Where a chunk is stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored {
+    /// The pack's row.
+    pub(crate) pack: i64,
+    /// The pack's name.
+    pub(crate) name: Uuid,
+    /// Where in the pack.
+    pub(crate) extent: Extent,
+    /// Whether a new blob may lean on it: neither quarantined nor in a pack that is being taken away.
+    pub(crate) usable: bool,
+}
+
+/// Chunks that were found.
+pub(crate) type Found = HashMap<ChunkId, Stored>;
+
+/// What one commit makes known: a sealed pack, and with an upload's last one, the blob.
+#[derive(Debug)]
+pub(crate) struct PackCommit {
+    pub(crate) holder: BlobId,
+    pub(crate) name: Uuid,
+    pub(crate) length: u64,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) parts: Vec<EncodedPart>,
+    pub(crate) blob: Option<BlobRecord>,
+}
+
+/// The open index.
+#[derive(Debug)]
+pub(crate) struct Index {
+    path: PathBuf,
+    writer: Mutex<SqliteConnection>,
+    readers: Box<[Mutex<SqliteConnection>]>,
+    turn: AtomicUsize,
+}
+
+impl Index {
+    /// Opens the index, or makes it; forgets uploads that did not survive.
+    pub(crate) async fn open(path: &Path) -> Result<Index, Error> {
+        let failed = |source| Error::index("opening it", path, source);
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY);
+        let mut writer = SqliteConnection::connect_with(&options)
+            .await
+            .map_err(failed)?;
+        let found: String = sqlx::query_scalar("SELECT sqlite_version()")
+            .fetch_one(&mut writer)
+            .await
+            .map_err(failed)?;
+        if rows::version(&found).is_none_or(|version| version < MINIMUM_SQLITE) {
+            return Err(Error::SqliteTooOld {
+                found,
+                minimum: MINIMUM_SQLITE_TEXT,
+            });
+        }
+        MIGRATIONS
+            .run(&mut writer)
+            .await
+            .map_err(|error| match error {
+                MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                    failed(source)
+                }
+                other => Error::Format {
+                    path: path.to_path_buf(),
+                    detail: other.to_string(),
+                },
+            })?;
+        let mut readers = Vec::with_capacity(READERS);
+        for _ in 0..READERS {
+            let options = options.clone().pragma("query_only", "ON");
+            let reader = SqliteConnection::connect_with(&options)
+                .await
+                .map_err(failed)?;
+            readers.push(Mutex::new(reader));
+        }
+        let index = Index {
+            path: path.to_path_buf(),
+            writer: Mutex::new(writer),
+            readers: readers.into_boxed_slice(),
+            turn: AtomicUsize::new(0),
+        };
+        index.forget_the_dead().await?;
+        Ok(index)
+    }
+
+    fn failed(&self, action: &'static str) -> impl Fn(sqlx::Error) -> Error + '_ {
+        move |source| Error::index(action, &self.path, source)
+    }
+
+    async fn reader(&self) -> MutexGuard<'_, SqliteConnection> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.readers.len();
+        self.readers[turn].lock().await
+    }
+
+    async fn forget_the_dead(&self) -> Result<(), Error> {
+        let failed = self.failed("forgetting uploads that died");
+        let mut writer = self.writer.lock().await;
+        let mut change = writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(&failed)?;
+        sqlx::query("DELETE FROM lease WHERE expires_at IS NULL OR expires_at <= ?")
+            .bind(now())
+            .execute(&mut *change)
+            .await
+            .map_err(&failed)?;
+        sqlx::query("DELETE FROM manifest WHERE blob NOT IN (SELECT id FROM blob)")
+            .execute(&mut *change)
+            .await
+            .map_err(&failed)?;
+        change.commit().await.map_err(&failed)
+    }
+
+    /// Where these chunks are stored, of those that are.
+    pub(crate) async fn lookup(&self, ids: &[ChunkId]) -> Result<Found, Error> {
+        let mut found = Found::new();
+        for ids in ids.chunks(LOOKUP) {
+            lookup(&mut *self.reader().await, ids, &mut found)
+                .await
+                .map_err(self.failed("looking up chunks"))?;
+        }
+        Ok(found)
+    }
+
+    /// Where these chunks are stored, of those that a new blob may lean on; their packs are leased to
+    /// `holder` in the same transaction, so no collector that sees the chunks can miss the lease.
+    pub(crate) async fn lease(&self, holder: BlobId, ids: &[ChunkId]) -> Result<Found, Error> {
+        let failed = self.failed("leasing packs");
+        let mut writer = self.writer.lock().await;
+        let mut change = writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(&failed)?;
+        let mut found = Found::new();
+        for ids in ids.chunks(LOOKUP) {
+            lookup(&mut change, ids, &mut found)
+                .await
+                .map_err(&failed)?;
+        }
+        found.retain(|_, stored| stored.usable);
+        let mut packs: Vec<i64> = found.values().map(|stored| stored.pack).collect();
+        packs.sort_unstable();
+        packs.dedup();
+        for pack in packs {
+            lease_pack(&mut change, holder, pack)
+                .await
+                .map_err(&failed)?;
+        }
+        change.commit().await.map_err(&failed)?;
+        Ok(found)
+    }
+
+    /// Makes a sealed pack known, and with the last one its blob; durable when this returns.
+    pub(crate) async fn commit_pack(&self, commit: &PackCommit) -> Result<(), Error> {
+        let mut writer = self.writer.lock().await;
+        commit_pack(&mut writer, commit)
+            .await
+            .map_err(self.failed("recording a pack"))
+    }
+
+    /// Forgets an upload that will not be completed.
+    pub(crate) async fn forget_upload(&self, holder: BlobId) -> Result<(), Error> {
+        let failed = self.failed("forgetting an upload");
+        let mut writer = self.writer.lock().await;
+        let mut change = writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(&failed)?;
+        sqlx::query("DELETE FROM manifest WHERE blob = ?1 AND ?1 NOT IN (SELECT id FROM blob)")
+            .bind(&holder.as_bytes()[..])
+            .execute(&mut *change)
+            .await
+            .map_err(&failed)?;
+        release(&mut change, holder).await.map_err(&failed)?;
+        change.commit().await.map_err(&failed)
+    }
+
+    /// Marks a chunk, or all of a pack, as wrong: no new blob leans on it, and the next upload of it
+    /// replaces it.
+    pub(crate) async fn quarantine(&self, suspect: Suspect) -> Result<(), Error> {
+        let query = match &suspect {
+            Suspect::Unnamed => return Ok(()),
+            Suspect::Chunk { id, pack } => {
+                sqlx::query("UPDATE chunk SET quarantined = 1 WHERE id = ? AND pack = ?")
+                    .bind(&id.as_bytes()[..])
+                    .bind(pack)
+            }
+            Suspect::Pack { pack } => sqlx::query("UPDATE pack SET state = ? WHERE id = ?")
+                .bind(PACK_LOST)
+                .bind(pack),
+        };
+        let mut writer = self.writer.lock().await;
+        query
+            .execute(&mut *writer)
+            .await
+            .map_err(self.failed("quarantining what is corrupt"))?;
+        Ok(())
+    }
+
+    /// A complete blob, and what cut it.
+    pub(crate) async fn blob(
+        &self,
+        id: BlobId,
+    ) -> Result<Option<(BlobInfo, ChunkerParams)>, Error> {
+        let failed = self.failed("reading a blob");
+        let mut reader = self.reader().await;
+        let row = sqlx::query(
+            "SELECT id, namespace, bytes, stored_bytes, chunks, blake3, sha256, created_at, chunker \
+             FROM blob WHERE id = ?",
+        )
+        .bind(&id.as_bytes()[..])
+        .fetch_optional(&mut *reader)
+        .await
+        .map_err(&failed)?;
+        row.map(|row| Ok((rows::blob(&row)?, rows::chunker(&row, 8)?)))
+            .transpose()
+            .map_err(&failed)
+    }
+
+    /// Complete blobs in the order of their ids, from the one after `after`.
+    pub(crate) async fn blobs(
+        &self,
+        after: Option<BlobId>,
+        limit: u32,
+    ) -> Result<Vec<BlobInfo>, Error> {
+        let failed = self.failed("listing blobs");
+        let after = after.map_or(Vec::new(), |id| id.as_bytes().to_vec());
+        let mut reader = self.reader().await;
+        let rows = sqlx::query(
+            "SELECT id, namespace, bytes, stored_bytes, chunks, blake3, sha256, created_at \
+             FROM blob WHERE id > ? ORDER BY id LIMIT ?",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&mut *reader)
+        .await
+        .map_err(&failed)?;
+        rows.iter()
+            .map(rows::blob)
+            .collect::<Result<_, _>>()
+            .map_err(&failed)
+    }
+
+    /// Forgets a complete blob. Its chunks stay for the collector.
+    pub(crate) async fn remove(&self, id: BlobId) -> Result<bool, Error> {
+        let failed = self.failed("removing a blob");
+        let mut writer = self.writer.lock().await;
+        let mut change = writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(&failed)?;
+        let removed = sqlx::query("DELETE FROM blob WHERE id = ?")
+            .bind(&id.as_bytes()[..])
+            .execute(&mut *change)
+            .await
+            .map_err(&failed)?
+            .rows_affected();
+        if removed > 0 {
+            sqlx::query("DELETE FROM manifest WHERE blob = ?")
+                .bind(&id.as_bytes()[..])
+                .execute(&mut *change)
+                .await
+                .map_err(&failed)?;
+        }
+        change.commit().await.map_err(&failed)?;
+        Ok(removed > 0)
+    }
+
+    /// The part of a blob's manifest that covers the byte at `position`, if the index has it.
+    pub(crate) async fn part(&self, blob: BlobId, position: u64) -> Result<Option<Part>, Error> {
+        let failed = self.failed("reading a manifest");
+        let mut reader = self.reader().await;
+        let row = sqlx::query(
+            "SELECT data, checksum FROM manifest \
+             WHERE blob = ? AND first_byte <= ? ORDER BY first_byte DESC LIMIT 1",
+        )
+        .bind(&blob.as_bytes()[..])
+        .bind(rows::signed(position))
+        .fetch_optional(&mut *reader)
+        .await
+        .map_err(&failed)?;
+        drop(reader);
+        let Some(row) = row else { return Ok(None) };
+        let data: &[u8] = row.try_get(0).map_err(&failed)?;
+        let checksum: &[u8] = row.try_get(1).map_err(&failed)?;
+        let corrupt = |detail: &str| Error::Corrupt {
+            what: format!("the manifest of blob {blob} around byte {position}"),
+            place: "the index".to_owned(),
+            detail: detail.to_owned(),
+        };
+        let part = Part::decode(data, checksum).map_err(corrupt)?;
+        if part.blob != blob {
+            return Err(corrupt("it belongs to another blob"));
+        }
+        Ok((position < part.first_byte + part.bytes()).then_some(part))
+    }
+}
+
+/// The time, in milliseconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+async fn lookup(
+    connection: &mut SqliteConnection,
+    ids: &[ChunkId],
+    found: &mut Found,
+) -> Result<(), sqlx::Error> {
+    let Some(last) = ids.last() else {
+        return Ok(());
+    };
+    let mut query = sqlx::query(LOOKUP_SQL.as_str());
+    for n in 0..LOOKUP {
+        query = query.bind(&ids.get(n).unwrap_or(last).as_bytes()[..]);
+    }
+    for row in query.fetch_all(connection).await? {
+        found.insert(rows::digest(&row, 0)?, rows::stored(&row)?);
+    }
+    Ok(())
+}
+
+async fn lease_pack(
+    connection: &mut SqliteConnection,
+    holder: BlobId,
+    pack: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT OR IGNORE INTO lease (pack, holder) VALUES (?, ?)")
+        .bind(pack)
+        .bind(&holder.as_bytes()[..])
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn release(connection: &mut SqliteConnection, holder: BlobId) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM lease WHERE holder = ?")
+        .bind(&holder.as_bytes()[..])
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn commit_pack(
+    connection: &mut SqliteConnection,
+    commit: &PackCommit,
+) -> Result<(), sqlx::Error> {
+    let mut change = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let pack =
+        sqlx::query("INSERT INTO pack (name, bytes, entries, created_at) VALUES (?, ?, ?, ?)")
+            .bind(&commit.name.as_bytes()[..])
+            .bind(rows::signed(commit.length))
+            .bind(rows::signed(commit.entries.len() as u64))
+            .bind(now())
+            .execute(&mut *change)
+            .await?
+            .last_insert_rowid();
+    lease_pack(&mut change, commit.holder, pack).await?;
+    insert_chunks(&mut change, commit, pack).await?;
+    for part in &commit.parts {
+        sqlx::query("INSERT INTO manifest (blob, first_byte, data, checksum) VALUES (?, ?, ?, ?)")
+            .bind(&commit.holder.as_bytes()[..])
+            .bind(rows::signed(part.first_byte))
+            .bind(&part.data[..])
+            .bind(&part.checksum.as_bytes()[..])
+            .execute(&mut *change)
+            .await?;
+    }
+    if let Some(record) = &commit.blob {
+        insert_blob(&mut change, record).await?;
+        release(&mut change, commit.holder).await?;
+    }
+    change.commit().await
+}
+
+async fn insert_chunks(
+    connection: &mut SqliteConnection,
+    commit: &PackCommit,
+    pack: i64,
+) -> Result<(), sqlx::Error> {
+    let mut chunks: Vec<&Entry> = commit
+        .entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::Chunk)
+        .collect();
+    // In the order of the key, so that neighbours meet in the same page.
+    chunks.sort_unstable_by_key(|entry| entry.id);
+    let mut inserted = 0;
+    let (batches, rest) = chunks.as_chunks::<INSERT>();
+    let batches = batches
+        .iter()
+        .map(|batch| (INSERT_SQL.as_str(), &batch[..]));
+    let rest = rest.chunks(1).map(|one| (INSERT_ONE_SQL.as_str(), one));
+    for (sql, batch) in batches.chain(rest) {
+        let mut query = sqlx::query(sql);
+        for entry in batch {
+            query = query
+                .bind(&entry.id.as_bytes()[..])
+                .bind(pack)
+                .bind(rows::signed(entry.extent.offset))
+                .bind(entry.extent.stored)
+                .bind(entry.extent.bytes)
+                .bind(entry.extent.encoding.to_byte());
+        }
+        inserted += query.execute(&mut *connection).await?.rows_affected();
+    }
+    if inserted < chunks.len() as u64 {
+        // Another upload was first with some of them. This one leans on that copy from now on, so it must
+        // hold the pack that has it.
+        let ids: Vec<ChunkId> = chunks.iter().map(|entry| entry.id).collect();
+        let mut found = Found::new();
+        for ids in ids.chunks(LOOKUP) {
+            lookup(connection, ids, &mut found).await?;
+        }
+        let mut packs: Vec<i64> = found.values().map(|stored| stored.pack).collect();
+        packs.sort_unstable();
+        packs.dedup();
+        for other in packs {
+            lease_pack(connection, commit.holder, other).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn insert_blob(
+    connection: &mut SqliteConnection,
+    record: &BlobRecord,
+) -> Result<(), sqlx::Error> {
+    let info = &record.info;
+    let chunker = serde_json::to_string(&record.chunker)
+        .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    sqlx::query(
+        "INSERT INTO blob (id, namespace, bytes, stored_bytes, chunks, blake3, sha256, chunker, created_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&info.id.as_bytes()[..])
+    .bind(&info.namespace)
+    .bind(rows::signed(info.bytes))
+    .bind(rows::signed(info.stored_bytes))
+    .bind(rows::signed(info.chunks))
+    .bind(&info.blake3.as_bytes()[..])
+    .bind(&info.sha256.as_bytes()[..])
+    .bind(chunker)
+    .bind(info.created_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Writing a blob.
+//!
+//! An upload runs on three threads of its own, because what they do is work and not waiting:
+//!
+//! ```text
+//! writer -> window -> cutter -> packer -> pack -> sealer -> index
+//!                         \--> digester --/
+//! ```
+//!
+//! - the *cutter* finds the chunks and names them (`FastCDC`, BLAKE3);
+//! - the *digester* hashes the whole blob (BLAKE3, SHA-256);
+//! - the *packer* asks the index which chunks it has, compresses the others and appends them to a pack;
+//! - a full pack is sealed on a thread that lives only for it, while the next one is filled: synced, named,
+//!   and told to the index. At most one is being sealed, so the disk slows the upload and not the memory.
+//!
+//! Between them are bounded channels of batches. What one upload holds in memory, whatever its size: the
+//! window (4 MiB), the same bytes again as chunks, a pack's table (at most 16,384 entries) and at most
+//! 1 MiB of manifest. See [`flow`] for the window and for how an upload is followed.
+
+mod cutter;
+mod flow;
+mod packer;
+
+use std::sync::Arc;
+use std::thread;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+pub(crate) use flow::{Flow, Step};
+
+use crate::store::Shared;
+use crate::{BlobId, BlobInfo, Error, Reader};
+
+/// A blob that is being written. Dropped before [`finish`](Ingest::finish) has returned, it comes to nothing.
+#[derive(Debug)]
+pub struct Ingest {
+    shared: Arc<Shared>,
+    id: BlobId,
+    flow: Arc<Flow>,
+    outcome: oneshot::Receiver<Result<BlobInfo, Error>>,
+    finished: bool,
+}
+
+impl Ingest {
+    /// Starts the pipeline. The permit is held until its last thread is gone.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        namespace: String,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Ingest, Error> {
+        let id = BlobId::new();
+        let flow = Arc::new(Flow::new());
+        let (tell, outcome) = oneshot::channel();
+        let (to_packer, batches) = cutter::channel();
+        let (to_digester, copies) = cutter::channel();
+        let (tell_digests, digests) = oneshot::channel();
+
+        let ingest = Ingest {
+            shared: Arc::clone(&shared),
+            id,
+            flow: Arc::clone(&flow),
+            outcome,
+            finished: false,
+        };
+        let stage = Stage::new(&flow, "cutter");
+        let handle = Handle::current();
+        spawn(&shared, "blob-cutter", {
+            let flow = Arc::clone(&flow);
+            move || stage.end(cutter::cut(&flow, &to_packer, &to_digester))
+        })?;
+        let stage = Stage::new(&flow, "digester");
+        spawn(&shared, "blob-digester", move || {
+            stage.end(cutter::digest(&copies, tell_digests));
+        })?;
+        let stage = Stage::new(&flow, "packer");
+        spawn(&shared.clone(), "blob-packer", move || {
+            let _permit = permit;
+            let packer = packer::Packer::new(shared, flow, id, namespace, handle);
+            let packed = packer.run(&batches, digests);
+            let outcome = packed.as_ref().map_err(Error::clone).cloned();
+            stage.end(packed.map(drop));
+            // Nobody listens if the upload was given up.
+            let _ = tell.send(outcome);
+        })?;
+        Ok(ingest)
+    }
+
+    /// The blob's name, once it is complete.
+    #[must_use]
+    pub fn id(&self) -> BlobId {
+        self.id
+    }
+
+    /// How many bytes were written.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.flow.received()
+    }
+
+    /// Appends bytes. Waits while the pipeline is behind; who follows the blob sees them at once.
+    ///
+    /// If this is dropped while it waits, a part of the bytes may have been taken:
+    /// [`received`](Ingest::received) says how many.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ended the upload: [`Error::StorageFull`], [`Error::Io`], [`Error::Index`].
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        self.flow.write(bytes).await
+    }
+
+    /// Reads the blob from its first byte while it is being written. Any number of readers may follow, from
+    /// any time on, each at its own pace; none slows the upload down.
+    #[must_use]
+    pub fn follow(&self) -> Reader {
+        Reader::following(Arc::clone(&self.shared), self.id, Arc::clone(&self.flow))
+    }
+
+    /// Says that it was all, and waits until the blob is durable.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ended the upload; then there is no blob.
+    pub async fn finish(mut self) -> Result<BlobInfo, Error> {
+        self.flow.finish();
+        let outcome = (&mut self.outcome).await;
+        self.finished = true;
+        outcome.unwrap_or_else(|_| {
+            Err(self
+                .flow
+                .failure()
+                .unwrap_or(Error::Defect { part: "packer" }))
+        })
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.flow.fail(Error::Interrupted {
+                reason: "its writer stopped before the end".to_owned(),
+            });
+        }
+    }
+}
+
+/// A thread of the pipeline. If it ends with an error, or panics, the upload fails with it.
+struct Stage {
+    flow: Arc<Flow>,
+    name: &'static str,
+    ended: bool,
+}
+
+impl Stage {
+    fn new(flow: &Arc<Flow>, name: &'static str) -> Stage {
+        Stage {
+            flow: Arc::clone(flow),
+            name,
+            ended: false,
+        }
+    }
+
+    fn end(mut self, result: Result<(), Error>) {
+        self.ended = true;
+        if let Err(error) = result {
+            self.flow.fail(error);
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.flow.fail(Error::Defect { part: self.name });
+        }
+    }
+}
+
+fn spawn(
+    shared: &Shared,
+    name: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<(), Error> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(|source| Error::io("starting a thread for", &shared.directory, source))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Reading a blob: every chunk is verified, and the end is told only after the last byte of a complete blob.
+
+mod pieces;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use crate::ingest::{Flow, Step};
+use crate::manifest::Part;
+use crate::store::Shared;
+use crate::{BlobId, Error};
+
+pub(crate) use pieces::{PackFiles, Piece, PieceError, Place, Suspect};
+
+/// How many bytes are read ahead at once: enough that changing threads costs nothing beside it.
+const AHEAD_BYTES: u64 = 1024 * 1024;
+
+/// How many chunks are read ahead at once, however small they are.
+const AHEAD_CHUNKS: usize = 64;
+
+/// The bytes of a blob, in order, from the first.
+///
+/// It reads a complete blob ([`Store::reader`](crate::Store::reader)) or follows one that is still being
+/// written ([`Ingest::follow`](crate::Ingest::follow)).
+#[derive(Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    blob: BlobId,
+    /// The first byte that is neither handed out nor being read.
+    position: u64,
+    source: Source,
+    /// The part of the manifest that was used last.
+    part: Option<Part>,
+    reading: Option<JoinHandle<Result<VecDeque<Bytes>, PieceError>>>,
+    ready: VecDeque<Bytes>,
+    ended: Option<Result<(), Error>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Complete { bytes: u64 },
+    Following { flow: Arc<Flow>, idle: Duration },
+}
+
+/// What comes next.
+enum Plan {
+    Bytes(Bytes),
+    Pieces(Vec<Piece>),
+    End,
+}
+
+impl Reader {
+    pub(crate) fn complete(shared: Arc<Shared>, blob: BlobId, bytes: u64) -> Reader {
+        Reader::new(shared, blob, Source::Complete { bytes })
+    }
+
+    pub(crate) fn following(shared: Arc<Shared>, blob: BlobId, flow: Arc<Flow>) -> Reader {
+        let idle = shared.options.follow_idle;
+        Reader::new(shared, blob, Source::Following { flow, idle })
+    }
+
+    fn new(shared: Arc<Shared>, blob: BlobId, source: Source) -> Reader {
+        Reader {
+            shared,
+            blob,
+            position: 0,
+            source,
+            part: None,
+            reading: None,
+            ready: VecDeque::new(),
+            ended: None,
+        }
+    }
+
+    /// Waits at most this long for a byte of an upload that is followed. Default:
+    /// [`StoreOptions::follow_idle`](crate::StoreOptions::follow_idle). Nothing changes for a complete blob.
+    #[must_use]
+    pub fn with_idle_timeout(mut self, timeout: Duration) -> Reader {
+        if let Source::Following { idle, .. } = &mut self.source {
+            *idle = timeout;
+        }
+        self
+    }
+
+    /// The next bytes, never empty; `None` only after every byte of a complete blob.
+    ///
+    /// A blob that is followed is complete when its writer has finished and every byte is in a pack with its
+    /// digests known; whether it is durable is what [`Ingest::finish`](crate::Ingest::finish) returns.
+    ///
+    /// May be dropped at any await and called again; no byte is lost by it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if a chunk is not what was written, [`Error::Interrupted`] if the writer of a
+    /// followed blob fails or is dropped, [`Error::IdleTimeout`] if no byte of it arrived for too long,
+    /// [`Error::NotFound`] if the blob was removed meanwhile. The same error is returned by every later call.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(ended) = &self.ended {
+            return ended.clone().map(|()| None);
+        }
+        let next = self.advance().await;
+        match &next {
+            Ok(Some(_)) => {}
+            Ok(None) => self.ended = Some(Ok(())),
+            Err(error) => self.ended = Some(Err(error.clone())),
+        }
+        next
+    }
+
+    async fn advance(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Ok(Some(bytes));
+            }
+            if self.reading.is_some() {
+                self.collect().await?;
+                if matches!(self.source, Source::Complete { .. })
+                    && let Plan::Pieces(pieces) = self.plan().await?
+                {
+                    self.start(pieces);
+                }
+                continue;
+            }
+            match self.plan().await? {
+                Plan::Bytes(bytes) => {
+                    self.position += bytes.len() as u64;
+                    return Ok(Some(bytes));
+                }
+                Plan::Pieces(pieces) => self.start(pieces),
+                Plan::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Reads these in the background.
+    fn start(&mut self, pieces: Vec<Piece>) {
+        self.position += pieces
+            .iter()
+            .map(|piece| u64::from(piece.bytes - piece.skip))
+            .sum::<u64>();
+        let shared = Arc::clone(&self.shared);
+        self.reading = Some(tokio::task::spawn_blocking(move || {
+            shared.packs.read(&pieces)
+        }));
+    }
+
+    /// Waits for what is being read in the background.
+    async fn collect(&mut self) -> Result<(), Error> {
+        let Some(reading) = &mut self.reading else {
+            return Ok(());
+        };
+        let read = reading.await;
+        self.reading = None;
+        match read {
+            Ok(Ok(bytes)) => {
+                self.ready = bytes;
+                Ok(())
+            }
+            Ok(Err(PieceError::Failed(error))) => Err(error),
+            Ok(Err(PieceError::Wrong { suspect, error })) => {
+                // Said before the next await: a caller that stops there must not get past it.
+                self.ended = Some(Err(error.clone()));
+                tracing::error!(%error, "quarantined, until the next upload that has it");
+                self.shared.index.quarantine(suspect).await?;
+                Err(error)
+            }
+            Err(_) => Err(Error::Defect { part: "reader" }),
+        }
+    }
+
+    async fn plan(&mut self) -> Result<Plan, Error> {
+        match &self.source {
+            Source::Complete { bytes } => {
+                if self.position == *bytes {
+                    return Ok(Plan::End);
+                }
+                self.indexed().await.map(Plan::Pieces)
+            }
+            Source::Following { flow, idle } => loop {
+                match flow.step(self.position) {
+                    Step::Bytes(bytes) => return Ok(Plan::Bytes(bytes)),
+                    Step::Pieces(pieces) => return Ok(Plan::Pieces(pieces)),
+                    Step::Indexed => return self.indexed().await.map(Plan::Pieces),
+                    Step::End => return Ok(Plan::End),
+                    Step::Failed(error) => return Err(error),
+                    Step::Wait => {
+                        tokio::time::timeout(*idle, flow.arrival(self.position))
+                            .await
+                            .map_err(|_| Error::IdleTimeout { after: *idle })?;
+                    }
+                }
+            },
+        }
+    }
+
+    /// The next run of chunks, as the index has them.
+    async fn indexed(&mut self) -> Result<Vec<Piece>, Error> {
+        let position = self.position;
+        let covers =
+            |part: &Part| (part.first_byte..part.first_byte + part.bytes()).contains(&position);
+        if !self.part.as_ref().is_some_and(covers) {
+            self.part = self.shared.index.part(self.blob, position).await?;
+        }
+        let Some(part) = &self.part else {
+            return Err(self.shared.missing_part(self.blob, position).await);
+        };
+        let mut run = Vec::new();
+        let mut start = part.first_byte;
+        let mut ahead = 0;
+        for chunk in &part.chunks {
+            let end = start + u64::from(chunk.bytes);
+            if end > position {
+                run.push((*chunk, position.saturating_sub(start)));
+                ahead += end - start;
+                if ahead >= AHEAD_BYTES || run.len() == AHEAD_CHUNKS {
+                    break;
+                }
+            }
+            start = end;
+        }
+        let ids: Vec<_> = run.iter().map(|(chunk, _)| chunk.id).collect();
+        let found = self.shared.index.lookup(&ids).await?;
+        run.into_iter()
+            .map(|(chunk, skip)| {
+                let corrupt = |detail: &str| Error::Corrupt {
+                    what: format!("chunk {}", chunk.id),
+                    place: "the index".to_owned(),
+                    detail: detail.to_owned(),
+                };
+                let stored = found
+                    .get(&chunk.id)
+                    .ok_or_else(|| corrupt("a manifest names it and no pack has it"))?;
+                if stored.extent.bytes != chunk.bytes {
+                    return Err(corrupt("its length is not the one in the manifest"));
+                }
+                Ok(Piece {
+                    id: chunk.id,
+                    bytes: chunk.bytes,
+                    skip: u32::try_from(skip).expect("less than the chunk's length"),
+                    place: Place::Packed(*stored),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,145 @@
+//! Chunks, from the packs that hold them.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::index::Stored;
+use crate::pack::{self, Extent, RecordError};
+use crate::{ChunkId, Error};
+
+/// How many packs are kept open: one for each of many readers, and few beside a process's limit of 1024.
+const OPEN_PACKS: usize = 32;
+
+/// A chunk to read, without its first `skip` bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) id: ChunkId,
+    pub(crate) bytes: u32,
+    pub(crate) skip: u32,
+    pub(crate) place: Place,
+}
+
+/// Where a chunk is.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// In a pack that its upload still holds open.
+    Open { file: Arc<File>, extent: Extent },
+    /// In a pack that the index names.
+    Packed(Stored),
+}
+
+/// Why a chunk cannot be had.
+#[derive(Debug)]
+pub(crate) enum PieceError {
+    /// It could not be read.
+    Failed(Error),
+    /// It is not what was written.
+    Wrong { suspect: Suspect, error: Error },
+}
+
+/// What is wrong, as far as the index names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Suspect {
+    /// The index names nothing of it.
+    Unnamed,
+    /// One chunk of a pack.
+    Chunk { id: ChunkId, pack: i64 },
+    /// A pack, with all that is in it.
+    Pack { pack: i64 },
+}
+
+/// The packs on disk, the last used of them open.
+#[derive(Debug)]
+pub(crate) struct PackFiles {
+    directory: PathBuf,
+    /// The last used at the back.
+    open: Mutex<VecDeque<(Uuid, Arc<File>)>>,
+}
+
+impl PackFiles {
+    pub(crate) fn new(directory: PathBuf) -> PackFiles {
+        PackFiles {
+            directory,
+            open: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Reads and verifies these. Blocks.
+    pub(crate) fn read(&self, pieces: &[Piece]) -> Result<VecDeque<Bytes>, PieceError> {
+        pieces.iter().map(|piece| self.read_one(piece)).collect()
+    }
+
+    fn read_one(&self, piece: &Piece) -> Result<Bytes, PieceError> {
+        let (name, pack, file, extent) = match &piece.place {
+            Place::Open { file, extent } => (None, None, Ok(Arc::clone(file)), *extent),
+            Place::Packed(stored) => (
+                Some(stored.name),
+                Some(stored.pack),
+                self.file(stored.name),
+                stored.extent,
+            ),
+        };
+        let place = || {
+            name.map_or_else(
+                || "the pack that is being written".to_owned(),
+                pack::pack_file_name,
+            )
+        };
+        let failed = |source| {
+            let path = self.directory.join(place());
+            PieceError::Failed(Error::io("reading the pack", &path, source))
+        };
+        let wrong = |suspect: Suspect, detail: &str| PieceError::Wrong {
+            suspect,
+            error: Error::Corrupt {
+                what: format!("chunk {}", piece.id),
+                place: place(),
+                detail: detail.to_owned(),
+            },
+        };
+        let file = match file {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let suspect = pack.map_or(Suspect::Unnamed, |pack| Suspect::Pack { pack });
+                return Err(wrong(suspect, "the pack is missing"));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        match pack::read_record(&file, extent, piece.id) {
+            Ok(bytes) => Ok(Bytes::from(bytes).slice(piece.skip as usize..)),
+            Err(RecordError::Wrong(detail)) => {
+                let suspect = pack.map_or(Suspect::Unnamed, |pack| Suspect::Chunk {
+                    id: piece.id,
+                    pack,
+                });
+                Err(wrong(suspect, detail))
+            }
+            Err(RecordError::Io(error)) => Err(failed(error)),
+        }
+    }
+
+    fn file(&self, name: Uuid) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = open.iter().position(|(known, _)| *known == name)
+            && let Some(entry) = open.remove(at)
+        {
+            let file = Arc::clone(&entry.1);
+            open.push_back(entry);
+            return Ok(file);
+        }
+        drop(open);
+        let file = Arc::new(File::open(self.directory.join(pack::pack_file_name(name)))?);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= OPEN_PACKS {
+            open.pop_front();
+        }
+        open.push_back((name, Arc::clone(&file)));
+        Ok(file)
+    }
+}

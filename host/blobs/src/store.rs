@@ -1,0 +1,267 @@
+//! A store: a directory of packs and the index beside it.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use crate::disk::{Disk, RealDisk};
+use crate::index::Index;
+use crate::manifest::{ChunkRef, Manifest};
+use crate::pack;
+use crate::reader::PackFiles;
+use crate::{BlobId, BlobInfo, Error, Ingest, MAX_NAMESPACE_BYTES, Reader};
+
+/// How long to wait for another store to let go of the directory: long enough for the threads of uploads
+/// that were given up when it was dropped.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a store works. Changing any of these later is fine: nothing on disk depends on them.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// A pack is closed when its records have this many bytes. Default: 64 MiB, where one sync costs
+    /// little beside the bytes, and what a broken upload has to send again is bearable.
+    pub pack_bytes: u64,
+    /// The zstd level at ingest. Default: 1, which keeps up with a fast network; packs may be compressed
+    /// better when they are rewritten.
+    pub compression_level: i32,
+    /// How long a reader that follows an upload waits for the next byte. Default: 60 s.
+    pub follow_idle: Duration,
+    /// How many uploads may run at once; more wait in [`Store::ingest`]. Default: 64. Each holds about
+    /// 10 MiB while bytes flow, and three threads.
+    pub max_ingests: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions {
+            pack_bytes: 64 * 1024 * 1024,
+            compression_level: 1,
+            follow_idle: Duration::from_secs(60),
+            max_ingests: 64,
+        }
+    }
+}
+
+/// A store of blobs in one directory. Cheap to clone; all clones are the same store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What readers and uploads of a store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) directory: PathBuf,
+    packs_directory: PathBuf,
+    pub(crate) options: StoreOptions,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) index: Index,
+    pub(crate) packs: PackFiles,
+    ingests: Arc<Semaphore>,
+    /// Held as long as anything of the store lives.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store in this directory, or makes one. What an earlier process left torn is removed; whole
+    /// packs that the index does not name are left to the collector.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if another process has it, [`Error::Format`] if a later version wrote it,
+    /// [`Error::Io`], [`Error::StorageFull`] or [`Error::Index`] if the disk refuses.
+    pub async fn open(directory: &Path, options: StoreOptions) -> Result<Store, Error> {
+        Store::open_on(Arc::new(RealDisk), directory, options).await
+    }
+
+    pub(crate) async fn open_on(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: StoreOptions,
+    ) -> Result<Store, Error> {
+        let packs_directory = directory.join("packs");
+        let lock = {
+            let directory = directory.to_path_buf();
+            let packs = packs_directory.clone();
+            let disk = Arc::clone(&disk);
+            tokio::task::spawn_blocking(move || prepare(disk.as_ref(), &directory, &packs))
+                .await
+                .map_err(|_| Error::Defect { part: "opening" })??
+        };
+        let index = Index::open(&directory.join("index.db")).await?;
+        Ok(Store {
+            shared: Arc::new(Shared {
+                directory: directory.to_path_buf(),
+                packs: PackFiles::new(packs_directory.clone()),
+                packs_directory,
+                ingests: Arc::new(Semaphore::new(options.max_ingests.max(1))),
+                options,
+                disk,
+                index,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// Begins a blob in a namespace (a project). Waits while too many uploads run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Namespace`] if that is not one, [`Error::Io`] if no thread can be started.
+    pub async fn ingest(&self, namespace: &str) -> Result<Ingest, Error> {
+        let bytes = namespace.len();
+        if !(1..=MAX_NAMESPACE_BYTES).contains(&bytes) {
+            return Err(Error::Namespace { bytes });
+        }
+        let permit = Arc::clone(&self.shared.ingests)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Defect {
+                part: "upload limit",
+            })?;
+        Ingest::start(Arc::clone(&self.shared), namespace.to_owned(), permit)
+    }
+
+    /// Reads a complete blob; every chunk is verified.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no complete blob of this id.
+    pub async fn reader(&self, id: BlobId) -> Result<Reader, Error> {
+        let info = self.blob(id).await?.ok_or(Error::NotFound { id })?;
+        Ok(Reader::complete(Arc::clone(&self.shared), id, info.bytes))
+    }
+
+    /// The chunk list of a complete blob.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no complete blob of this id, [`Error::Corrupt`] if the list is not
+    /// whole.
+    pub async fn manifest(&self, id: BlobId) -> Result<Manifest, Error> {
+        let found = self.shared.index.blob(id).await?;
+        let (blob, chunker) = found.ok_or(Error::NotFound { id })?;
+        let mut chunks: Vec<ChunkRef> = Vec::new();
+        let mut position = 0;
+        while position < blob.bytes {
+            let part = self.shared.index.part(id, position).await?;
+            let whole = part.filter(|part| {
+                part.first_byte == position && part.first_chunk == chunks.len() as u64
+            });
+            let Some(part) = whole else {
+                return Err(self.shared.missing_part(id, position).await);
+            };
+            position += part.bytes();
+            chunks.extend(part.chunks);
+        }
+        if position != blob.bytes || chunks.len() as u64 != blob.chunks {
+            return Err(self.shared.missing_part(id, position).await);
+        }
+        Ok(Manifest {
+            blob,
+            chunker,
+            chunks,
+        })
+    }
+
+    /// What is known about a complete blob; `None` if there is none of this id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the index cannot be read.
+    pub async fn blob(&self, id: BlobId) -> Result<Option<BlobInfo>, Error> {
+        let found = self.shared.index.blob(id).await?;
+        Ok(found.map(|(info, _)| info))
+    }
+
+    /// Complete blobs in the order of their ids, from the one after `after`, at most `limit`: for whoever
+    /// has to find those that nothing refers to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the index cannot be read.
+    pub async fn blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobInfo>, Error> {
+        self.shared.index.blobs(after, limit).await
+    }
+
+    /// Forgets a complete blob, and says whether there was one. Its chunks wait for the collector.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] or [`Error::StorageFull`] if the index cannot be written.
+    pub async fn remove(&self, id: BlobId) -> Result<bool, Error> {
+        self.shared.index.remove(id).await
+    }
+}
+
+impl Shared {
+    pub(crate) fn packs_directory(&self) -> &Path {
+        &self.packs_directory
+    }
+
+    /// Why the index has no part of a manifest: the blob is gone, or the index is damaged.
+    pub(crate) async fn missing_part(&self, id: BlobId, position: u64) -> Error {
+        match self.index.blob(id).await {
+            Ok(None) => Error::NotFound { id },
+            Ok(Some(_)) => Error::Corrupt {
+                what: format!("the manifest of blob {id}"),
+                place: "the index".to_owned(),
+                detail: format!("nothing covers byte {position}"),
+            },
+            Err(error) => error,
+        }
+    }
+}
+
+/// Makes the directories, takes the lock, removes what is torn. Blocks.
+fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<File, Error> {
+    fs::create_dir_all(packs).map_err(|source| Error::io("making", packs, source))?;
+    let lock = lock(directory)?;
+    let failed = |source| Error::io("listing", packs, source);
+    for entry in fs::read_dir(packs).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|end| end == pack::TEMPORARY) {
+            disk.remove(&path)
+                .map_err(|source| Error::io("removing the torn pack", &path, source))?;
+        }
+    }
+    for made in [packs, directory].into_iter().chain(directory.parent()) {
+        let made = if made.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            made
+        };
+        disk.sync_directory(made)
+            .map_err(|source| Error::io("syncing the directory", made, source))?;
+    }
+    Ok(lock)
+}
+
+fn lock(directory: &Path) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| Error::io("opening", &path, source))?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(source)) => return Err(Error::io("locking", &path, source)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Locked {
+                    path: directory.to_path_buf(),
+                });
+            }
+        }
+    }
+}
