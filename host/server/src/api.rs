@@ -1,0 +1,278 @@
+//! The HTTP API: a table of routes ([`routes`]), and what every request passes on its way to one.
+//!
+//! A request gets an id and a span; its token is checked against what its route demands; then the
+//! route's handler runs with what was authorised, and not before a byte of the body was asked for. What
+//! goes wrong on the way is a [`Problem`].
+
+mod auth;
+mod deploy;
+mod deployments;
+mod events;
+mod health;
+mod log;
+mod plugins;
+mod problem;
+mod projects;
+mod routes;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, RawPathParams};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::MethodRouter;
+use cofferdam_deploy::{DeploymentId, Host, Identity, ProjectName, Scope};
+use http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, StatusCode};
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span, info, info_span};
+use uuid::Uuid;
+
+use self::problem::Problem;
+use self::routes::{Access, Answer, ENDPOINTS, Endpoint, Right};
+use crate::upload::body::BodyLimits;
+
+/// Components that are received or admitted at a time. Each is held in memory whole.
+const MAX_ADMISSIONS: usize = 2;
+
+/// The API of one host. Cloning is cheap.
+#[derive(Clone)]
+pub(crate) struct Api {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: Host,
+    body_limits: BodyLimits,
+    max_package_bytes: u64,
+    stop: CancellationToken,
+    detached: TaskTracker,
+    admissions: Arc<Semaphore>,
+}
+
+/// A request on its way to its handler.
+pub(crate) struct Call {
+    api: Api,
+    parts: Parts,
+    params: Vec<(String, String)>,
+    body: Body,
+}
+
+impl Api {
+    /// An API that ends its event streams when `stop` is cancelled.
+    pub(crate) fn new(
+        host: Host,
+        body_limits: BodyLimits,
+        max_package_bytes: u64,
+        stop: CancellationToken,
+    ) -> Self {
+        let inner = Inner {
+            host,
+            body_limits,
+            max_package_bytes,
+            stop,
+            detached: TaskTracker::new(),
+            admissions: Arc::new(Semaphore::new(MAX_ADMISSIONS)),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The table of routes as a service.
+    pub(crate) fn router(&self) -> Router {
+        let mut router = Router::new();
+        for endpoint in ENDPOINTS {
+            router = router.route(endpoint.path, self.mount(endpoint));
+        }
+        router
+            .method_not_allowed_fallback(|request| answer_unmatched(request, Problem::bad_method()))
+            .fallback(|request| answer_unmatched(request, Problem::no_route()))
+    }
+
+    fn mount(&self, endpoint: &'static Endpoint) -> MethodRouter {
+        let api = self.clone();
+        let handler = move |params: RawPathParams, request: Request<Body>| {
+            let params = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let (parts, body) = request.into_parts();
+            let call = Call { api: api.clone(), parts, params: params.collect(), body };
+            answer(endpoint, call)
+        };
+        MethodRouter::new().on(endpoint.filter(), handler)
+    }
+
+    /// Returns when nothing that a request began is under way any more.
+    pub(crate) async fn settled(&self) {
+        self.inner.detached.close();
+        self.inner.detached.wait().await;
+    }
+
+    /// Runs work that must not stop halfway when the client of a request goes away.
+    fn detach<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.inner.detached.spawn(work.instrument(Span::current()))
+    }
+
+    fn host(&self) -> &Host {
+        &self.inner.host
+    }
+}
+
+impl Call {
+    /// A parameter of the path, decoded.
+    fn param(&self, name: &str) -> &str {
+        let found = self.params.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value.as_str())
+    }
+
+    /// The query; a parameter that the route does not know is refused, because ignoring a filter answers
+    /// another question.
+    fn query<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        match Query::try_from_uri(&self.parts.uri) {
+            Ok(Query(query)) => Ok(query),
+            Err(error) => Err(Problem::bad_request(error.body_text())),
+        }
+    }
+
+    /// Whether the client's `Accept` names this media type.
+    fn accepts(&self, media_type: &str) -> bool {
+        let values = self.parts.headers.get_all(http::header::ACCEPT).iter();
+        let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        let mut names = ranges.map(|range| range.split(';').next().unwrap_or_default().trim());
+        names.any(|name| name.eq_ignore_ascii_case(media_type))
+    }
+}
+
+/// Answers a request that a route of the table matches.
+async fn answer(endpoint: &'static Endpoint, call: Call) -> Response {
+    let id = Uuid::now_v7();
+    let has_body = !http_body::Body::is_end_stream(&call.body);
+    let work = async move {
+        match authorise(endpoint, call).await {
+            Ok(answer) => answer.await,
+            Err(problem) => Err(problem),
+        }
+    };
+    observe(id, &endpoint.method, endpoint.path, has_body, work).await
+}
+
+/// Answers a request that no route of the table matches.
+async fn answer_unmatched(request: Request<Body>, problem: Problem) -> Response {
+    let id = Uuid::now_v7();
+    let has_body = !http_body::Body::is_end_stream(request.body());
+    // The path is the client's own text; what it says is not worth a log's line.
+    observe(id, request.method(), "none", has_body, async { Err(problem) }).await
+}
+
+/// Runs the work of a request in its span, and makes an answer of what comes out.
+async fn observe(
+    id: Uuid,
+    method: &Method,
+    route: &'static str,
+    has_body: bool,
+    work: impl Future<Output = Result<Response, Problem>>,
+) -> Response {
+    let span = info_span!(
+        "request",
+        %id,
+        %method,
+        route,
+        status = tracing::field::Empty,
+        code = tracing::field::Empty,
+    );
+    async {
+        let begun = Instant::now();
+        let mut response = match work.await {
+            Ok(response) => response,
+            Err(problem) => {
+                Span::current().record("code", problem.code());
+                let mut response = problem.into_answer(id).into_response();
+                if has_body {
+                    // The client may still be sending: the connection lingers and closes.
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
+                response
+            }
+        };
+        let status = response.status();
+        Span::current().record("status", status.as_u16());
+        let id = HeaderValue::from_str(&id.to_string()).expect("a UUID is ASCII");
+        response.headers_mut().insert("x-request-id", id);
+        // Logs and packages hold what strangers wrote: no browser is to guess what it is.
+        let nosniff = HeaderValue::from_static("nosniff");
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+        if routes::is_quiet(route) && status.is_success() {
+            tracing::debug!(elapsed = ?begun.elapsed(), "answered");
+        } else {
+            info!(elapsed = ?begun.elapsed(), "answered");
+        }
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// Checks the token of a request against what its route demands, and binds the route's handler to what
+/// was found. What a token may not see does not exist for it; what it may see and not do is forbidden.
+async fn authorise(endpoint: &Endpoint, call: Call) -> Result<Answer, Problem> {
+    if let Access::Open(handler) = endpoint.access {
+        return Ok(handler(call));
+    }
+    let identity = auth::identify(call.api.host(), &call.parts.headers).await?;
+    match endpoint.access {
+        Access::Open(handler) => Ok(handler(call)),
+        Access::Token(handler) => Ok(handler(call, identity)),
+        Access::Admin(handler) if identity.allows(&Scope::Admin) => Ok(handler(call)),
+        Access::Admin(_) => Err(Problem::forbidden(&Scope::Admin)),
+        Access::Project(right, handler) => {
+            let project: ProjectName = match (call.param("project").parse(), right) {
+                (Ok(project), _) => project,
+                (Err(error), Right::Deploy) => return Err(cofferdam_deploy::Error::from(error).into()),
+                (Err(error), Right::Read) => return Err(Problem::not_found(error.to_string())),
+            };
+            check(&identity, right, &project)?;
+            Ok(handler(call, project))
+        }
+        Access::Deployment(right, handler) => {
+            let id: DeploymentId = call
+                .param("id")
+                .parse()
+                .map_err(|error: cofferdam_deploy::NameError| Problem::not_found(error.to_string()))?;
+            let record = call.api.host().deployment(id).await?;
+            // The same words as for one that does not exist.
+            check(&identity, right, &record.project)
+                .map_err(|problem| problem.or_not_found(&format!("deployment {id}")))?;
+            Ok(handler(call, record))
+        }
+    }
+}
+
+fn check(identity: &Identity, right: Right, project: &ProjectName) -> Result<(), Problem> {
+    let read = Scope::Read(Some(project.clone()));
+    let wanted = match right {
+        Right::Read => read.clone(),
+        Right::Deploy => Scope::Deploy(Some(project.clone())),
+    };
+    if identity.allows(&wanted) {
+        Ok(())
+    } else if identity.allows(&read) {
+        Err(Problem::forbidden(&wanted))
+    } else {
+        Err(Problem::absent(&format!("project {project}")))
+    }
+}
+
+/// A JSON answer.
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Result<Response, Problem> {
+    let text = serde_json::to_vec(value).map_err(|error| Problem::internal(&error))?;
+    let content_type = [(http::header::CONTENT_TYPE, "application/json")];
+    Ok((status, content_type, text).into_response())
+}

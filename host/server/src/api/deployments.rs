@@ -1,0 +1,126 @@
+//! Deployments: list, show, and fetch the package.
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use cofferdam_deploy::{
+    DeploymentId, Filter, Identity, MAX_PAGE, PackageReader, ProjectName, Record, Scope, Status,
+};
+use futures::stream;
+use http::StatusCode;
+use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
+use serde::{Deserialize, Serialize};
+
+use super::problem::Problem;
+use super::{Call, json};
+
+/// How many deployments a page has when the client does not say.
+const DEFAULT_PAGE: u32 = 50;
+
+/// The query of a list, as text: a wrong value is answered with what it should be.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    project: Option<String>,
+    status: Option<String>,
+    before: Option<String>,
+    limit: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Page {
+    deployments: Vec<Record>,
+    /// What to give as `before` for the next page; nothing when this one is not full.
+    next: Option<DeploymentId>,
+}
+
+/// `GET /v1/deployments`: those that the token may see, newest first.
+pub(super) async fn list(call: Call, identity: Identity) -> Result<Response, Problem> {
+    let query: ListQuery = call.query()?;
+    let (filter, limit) = parse(&query).map_err(Problem::bad_request)?;
+    let host = call.api.host();
+    let mut deployments = Vec::new();
+    for project in visible(&identity, filter.project.as_ref()) {
+        let filter = Filter { project, ..filter.clone() };
+        deployments.append(&mut host.deployments(&filter).await?);
+    }
+    deployments.sort_by_key(|record| std::cmp::Reverse(record.id));
+    deployments.dedup_by_key(|record| record.id);
+    deployments.truncate(limit);
+    let full = deployments.len() == limit;
+    let next = deployments.last().filter(|_| full).map(|record| record.id);
+    json(StatusCode::OK, &Page { deployments, next })
+}
+
+/// The projects to ask for, so that the answer holds what the token may see and nothing else; `None`
+/// stands for all of them.
+fn visible(identity: &Identity, wanted: Option<&ProjectName>) -> Vec<Option<ProjectName>> {
+    if let Some(project) = wanted {
+        let seen = identity.allows(&Scope::Read(Some(project.clone())));
+        return seen.then(|| Some(project.clone())).into_iter().collect();
+    }
+    if identity.allows(&Scope::Read(None)) {
+        return vec![None];
+    }
+    let named = identity.scopes.iter().filter_map(|scope| match scope {
+        Scope::Deploy(project) | Scope::Read(project) => project.clone(),
+        Scope::Admin => None,
+    });
+    named.map(Some).collect()
+}
+
+fn parse(query: &ListQuery) -> Result<(Filter, usize), String> {
+    let project = query.project.as_deref().map(str::parse::<ProjectName>).transpose();
+    let before = query.before.as_deref().map(str::parse::<DeploymentId>).transpose();
+    let status = query.status.as_deref().map(|text| status(text)).transpose()?;
+    let limit = match &query.limit {
+        None => DEFAULT_PAGE,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=MAX_PAGE).contains(limit))
+            .ok_or_else(|| format!("the limit {text:?} is not a number from 1 to {MAX_PAGE}"))?,
+    };
+    let filter = Filter {
+        project: project.map_err(|error| error.to_string())?,
+        status,
+        before: before.map_err(|error| error.to_string())?,
+        limit,
+    };
+    Ok((filter, limit as usize))
+}
+
+fn status(text: &str) -> Result<Status, String> {
+    cofferdam_deploy::STATUSES.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+        let known: Vec<_> = cofferdam_deploy::STATUSES.iter().map(|status| status.as_str()).collect();
+        format!("{text:?} is not a status; they are {}", known.join(", "))
+    })
+}
+
+/// `GET /v1/deployments/{id}`.
+pub(super) async fn show(record: Record) -> Result<Response, Problem> {
+    json(StatusCode::OK, &record)
+}
+
+/// `GET /v1/deployments/{id}/package`: the bytes as they were sent.
+pub(super) async fn package(call: Call, record: Record) -> Result<Response, Problem> {
+    let package = call.api.host().package(record.id).await?;
+    let media_type = package.media_type.as_deref().unwrap_or("application/octet-stream").to_owned();
+    let disposition = format!("attachment; filename=\"{}-{}\"", record.project, record.id);
+    let headers = [
+        (CONTENT_TYPE, media_type),
+        (CONTENT_LENGTH, package.bytes.to_string()),
+        (CONTENT_DISPOSITION, disposition),
+    ];
+    // An error in the middle ends the connection before the announced length: a short success is not
+    // possible.
+    let bytes = stream::try_unfold(package, |mut package: PackageReader| async move {
+        match package.next().await {
+            Ok(next) => Ok(next.map(|bytes| (bytes, package))),
+            Err(error) => {
+                tracing::error!(cause = error.chain(), "a package cannot be read");
+                Err(error)
+            }
+        }
+    });
+    Ok((headers, Body::from_stream(bytes)).into_response())
+}

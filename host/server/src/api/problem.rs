@@ -1,0 +1,313 @@
+//! Problems: what a client is told when something is wrong (RFC 9457), with the stable codes of DESIGN
+//! section 7.
+
+use axum::response::{IntoResponse, Response};
+use cofferdam_deploy::{DeploymentId, Error, ErrorKind, Record, Scope};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::upload::UploadError;
+
+/// After how many seconds a client may try again when the host is stopping.
+const RETRY_SECONDS: &str = "2";
+
+/// Something that went wrong with a request, as its client is told.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: String,
+    detail: String,
+    deployment: Option<DeploymentId>,
+    step: Option<String>,
+    lines: Vec<String>,
+    errors: Vec<String>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// The members of the JSON document.
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployment: Option<DeploymentId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    lines: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    errors: &'a [String],
+    request: Uuid,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code: code.into(),
+            detail: detail.into(),
+            deployment: None,
+            step: None,
+            lines: Vec::new(),
+            errors: Vec::new(),
+            header: None,
+        }
+    }
+
+    /// The stable code.
+    pub(crate) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// A request that does not say what it wants in a way that can be read.
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "request_invalid", detail)
+    }
+
+    /// A path that is no route.
+    pub(crate) fn no_route() -> Self {
+        Self::not_found("there is no such route; the API is under /v1")
+    }
+
+    /// A route that does not know the method.
+    pub(crate) fn bad_method() -> Self {
+        let detail = "the route does not know this method; the Allow header names those it knows";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    /// Something that does not exist.
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// Something that does not exist for this client: in the words that the host has for what does not
+    /// exist at all.
+    pub(crate) fn absent(what: &str) -> Self {
+        Error::NotFound { what: what.to_owned() }.into()
+    }
+
+    /// The same, unless the client may see it and merely not do this to it.
+    pub(crate) fn or_not_found(self, what: &str) -> Self {
+        if self.status == StatusCode::NOT_FOUND { Self::absent(what) } else { self }
+    }
+
+    /// Something that this client may see and not do.
+    pub(crate) fn forbidden(wanted: &Scope) -> Self {
+        let detail = format!("this needs a token with the scope {wanted}");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// No token, or one that is not known. `challenge` is the value of `WWW-Authenticate`.
+    pub(crate) fn unauthorized(detail: &str, challenge: &'static str) -> Self {
+        let header = Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
+        Self { header, ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail) }
+    }
+
+    /// More than is taken.
+    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "package_too_large", detail)
+    }
+
+    /// The host cannot do this now.
+    pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
+        let header = Some((RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS)));
+        Self { header, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail) }
+    }
+
+    /// A fault of the host's own. The cause is logged, in the span of the request, and told to nobody.
+    pub(crate) fn internal(cause: &dyn std::error::Error) -> Self {
+        tracing::error!(cause = chain(cause), "a request failed");
+        let detail = "the server failed; its log has the cause under this request's id";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
+    /// Names the deployment that the problem is about.
+    pub(crate) fn of(self, deployment: DeploymentId) -> Self {
+        Self { deployment: Some(deployment), ..self }
+    }
+
+    /// The answer to the request with this id.
+    pub(crate) fn into_answer(self, request: Uuid) -> Response {
+        let document = Document {
+            r#type: format!("urn:cofferdam:problem:{}", self.code),
+            title: title(&self.code).unwrap_or_else(|| self.status.canonical_reason().unwrap_or("problem")),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: &self.code,
+            deployment: self.deployment,
+            step: self.step.as_deref(),
+            lines: &self.lines,
+            errors: &self.errors,
+            request,
+        };
+        let text = serde_json::to_vec(&document).expect("the document has only strings and numbers");
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.extend(self.header);
+        (self.status, headers, text).into_response()
+    }
+
+    /// The end of a deployment that failed while its package still arrived.
+    fn of_record(status: StatusCode, record: &Record) -> Self {
+        let problem = match &record.error {
+            Some(error) => Self {
+                step: error.step.clone(),
+                lines: error.lines.clone(),
+                ..Self::new(status, error.code.clone(), error.message.clone())
+            },
+            None => {
+                let detail = format!("the deployment has ended as {}", record.status.as_str());
+                Self::new(status, "conflict", detail)
+            }
+        };
+        problem.of(record.id)
+    }
+}
+
+/// What a code means in a few words; the same for every problem that has it.
+fn title(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "head_invalid" => "The head is not valid",
+        "config_invalid" => "A step's configuration is not valid",
+        "package_invalid" => "The package is not valid",
+        "package_too_large" => "The package is too large",
+        "grant_denied" => "A step asks for more than it may have",
+        "plugin_unknown" => "The plugin is not known",
+        "plugin_incompatible" => "The component cannot be a plugin",
+        "step_failed" => "A step failed",
+        "step_trapped" => "A step trapped",
+        "step_timeout" => "A step took too long",
+        "step_cpu_exceeded" => "A step used too much processor time",
+        "step_memory_exceeded" => "A step used too much memory",
+        "step_disk_exceeded" => "A step wrote too much",
+        "step_stuck" => "A step cannot be stopped",
+        "release_invalid" => "The release is not valid",
+        "upload_interrupted" => "The upload was interrupted",
+        "digest_mismatch" => "The package has another digest",
+        "not_ready" => "Not ready",
+        "superseded" => "A newer deployment took its place",
+        "cancelled" => "Cancelled",
+        "interrupted" => "The server was stopped",
+        "conflict" => "Another state of things stands in the way",
+        "unauthorized" => "No valid token",
+        "forbidden" => "The token does not allow it",
+        "not_found" => "Not found",
+        "storage_full" => "The server's disk is full",
+        "request_invalid" => "The request is not valid",
+        "method_not_allowed" => "The method is not allowed",
+        "internal" => "The server failed",
+        _ => return None,
+    })
+}
+
+fn status(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Conflict => StatusCode::CONFLICT,
+        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+        ErrorKind::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Storage => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match (error.kind(), &error) {
+            (kind, Error::Failed { record }) => Self::of_record(status(kind), record),
+            (ErrorKind::Internal, _) => Self::internal(&error),
+            (ErrorKind::Unavailable, _) => Self::not_ready(error.to_string()),
+            (kind, Error::GrantDenied { denied, .. }) => Self {
+                errors: denied.clone(),
+                ..Self::new(status(kind), error.code(), error.to_string())
+            },
+            (kind, _) => Self::new(status(kind), error.code(), error.to_string()),
+        }
+    }
+}
+
+impl From<UploadError> for Problem {
+    fn from(error: UploadError) -> Self {
+        let detail = error.to_string();
+        let (status, code) = match error {
+            UploadError::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "upload_interrupted"),
+            UploadError::Broken { .. } => (StatusCode::BAD_REQUEST, "upload_interrupted"),
+            UploadError::TooLarge { .. } => return Self::too_large(detail),
+            UploadError::Head(_) => (StatusCode::BAD_REQUEST, "head_invalid"),
+            UploadError::Empty
+            | UploadError::Multipart(_)
+            | UploadError::Part(_)
+            | UploadError::NoPackage
+            | UploadError::Document(_)
+            | UploadError::ContentType => (StatusCode::BAD_REQUEST, "package_invalid"),
+        };
+        Self::new(status, code, detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    async fn document(problem: Problem) -> (http::response::Parts, serde_json::Value) {
+        let (parts, body) = problem.into_answer(Uuid::nil()).into_parts();
+        let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        (parts, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_problem_has_the_members_of_rfc_9457_and_a_stable_code() {
+        let (parts, document) = document(Problem::absent("deployment x")).await;
+        assert_eq!(parts.headers[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            document,
+            serde_json::json!({
+                "type": "urn:cofferdam:problem:not_found",
+                "title": "Not found",
+                "status": 404,
+                "detail": "deployment x does not exist",
+                "code": "not_found",
+                "request": Uuid::nil(),
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_the_host_tells_nobody_its_cause() {
+        let cause = std::io::Error::other("/srv/secret/ledger.db");
+        let error = Error::Io { action: "read /srv/secret".to_owned(), source: cause };
+        let (parts, document) = document(error.into()).await;
+        assert_eq!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!document.to_string().contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn what_was_denied_is_listed() {
+        let denied = vec!["net example.com:80".to_owned()];
+        let error = Error::GrantDenied { step: "install-1".to_owned(), denied };
+        let (parts, document) = document(error.into()).await;
+        assert_eq!(parts.status, StatusCode::FORBIDDEN);
+        assert_eq!(document["errors"], serde_json::json!(["net example.com:80"]));
+    }
+}

@@ -1,0 +1,26 @@
+//! Projects: list and show.
+
+use axum::response::Response;
+use cofferdam_deploy::{Identity, ProjectName, ProjectView, Scope};
+use http::StatusCode;
+use serde::Serialize;
+
+use super::problem::Problem;
+use super::{Call, json};
+
+#[derive(Serialize)]
+struct Page {
+    projects: Vec<ProjectView>,
+}
+
+/// `GET /v1/projects`: those that the token may see, by name.
+pub(super) async fn list(call: Call, identity: Identity) -> Result<Response, Problem> {
+    let mut projects = call.api.host().projects().await?;
+    projects.retain(|project| identity.allows(&Scope::Read(Some(project.name.clone()))));
+    json(StatusCode::OK, &Page { projects })
+}
+
+/// `GET /v1/projects/{project}`.
+pub(super) async fn show(call: Call, project: ProjectName) -> Result<Response, Problem> {
+    json(StatusCode::OK, &call.api.host().project(&project).await?)
+}
