@@ -135,9 +135,11 @@ impl<T> Report<T> {
         }
     }
 
-    pub(crate) fn with_result<U>(self, result: U) -> Report<U> {
+    /// The same report of another result: `report.map(Result::unwrap)`.
+    #[must_use]
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Report<U> {
         Report {
-            result,
+            result: change(self.result),
             progress: self.progress,
             warnings: self.warnings,
             outputs: self.outputs,

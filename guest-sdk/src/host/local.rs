@@ -23,7 +23,7 @@ pub(crate) fn within<T>(run: &Run, step: impl FnOnce() -> T) -> Report<T> {
     let (_, report) = CURRENT
         .replace(outer)
         .expect("the run that was put here stays until it is taken");
-    report.with_result(result)
+    report.map(|()| result)
 }
 
 fn with_run<T>(read: impl FnOnce(&Run) -> T) -> Option<T> {
