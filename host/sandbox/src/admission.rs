@@ -1,0 +1,226 @@
+//! Admitting components: nothing runs whose imports were not checked and whose code was not compiled here.
+
+mod artifact;
+mod cache;
+mod description;
+mod imports;
+
+use std::fmt;
+use std::sync::Arc;
+
+use wasmparser::Parser;
+use wasmtime::Engine;
+use wasmtime::component::{Component as Compiled, Linker};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+pub(crate) use self::cache::Cache;
+pub use self::description::PluginDescription;
+use crate::error::Error;
+use crate::state::State;
+
+/// The export that makes a component a program.
+const RUN: &str = "wasi:cli/run";
+
+/// The export that makes a component a service.
+const HANDLER: &str = "wasi:http/incoming-handler";
+
+/// What a component is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ComponentKind {
+    /// A program: it exports `wasi:cli/run` and can be a step.
+    Command,
+    /// A service: it exports `wasi:http/incoming-handler` and answers requests.
+    HttpHandler,
+}
+
+/// An admitted component: checked, compiled, ready to run. Clones are the same component.
+#[derive(Clone)]
+pub struct Component(Arc<Admitted>);
+
+struct Admitted {
+    digest: String,
+    kind: ComponentKind,
+    imports: Vec<String>,
+    description: Option<PluginDescription>,
+    engine: Engine,
+    command: Option<CommandPre<State>>,
+    proxy: Option<ProxyPre<State>>,
+}
+
+impl Component {
+    /// The BLAKE3 hash of the component's bytes, as `blake3:` and 64 hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.0.digest
+    }
+
+    /// What the component is for. One that is both a program and a service counts as a program; a service can be
+    /// made of it all the same.
+    #[must_use]
+    pub fn kind(&self) -> ComponentKind {
+        self.0.kind
+    }
+
+    /// The names of the interfaces it imports, in its own order.
+    #[must_use]
+    pub fn imports(&self) -> &[String] {
+        &self.0.imports
+    }
+
+    /// What the component says about itself.
+    #[must_use]
+    pub fn description(&self) -> Option<&PluginDescription> {
+        self.0.description.as_ref()
+    }
+
+    /// The name by which the program is called: its own, or its digest.
+    pub(crate) fn program(&self) -> &str {
+        match &self.0.description {
+            Some(description) if !description.name.is_empty() => &description.name,
+            _ => &self.0.digest,
+        }
+    }
+
+    pub(crate) fn command(&self, engine: &Engine) -> Result<&CommandPre<State>, Error> {
+        self.of(engine)?;
+        self.0.command.as_ref().ok_or(Error::WrongKind {
+            found: HANDLER,
+            needed: RUN,
+        })
+    }
+
+    pub(crate) fn proxy(&self, engine: &Engine) -> Result<&ProxyPre<State>, Error> {
+        self.of(engine)?;
+        self.0.proxy.as_ref().ok_or(Error::WrongKind {
+            found: RUN,
+            needed: HANDLER,
+        })
+    }
+
+    fn of(&self, engine: &Engine) -> Result<(), Error> {
+        if Engine::same(&self.0.engine, engine) {
+            Ok(())
+        } else {
+            Err(Error::specification(
+                "the component was admitted by another sandbox; admit it by this one",
+            ))
+        }
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Component")
+            .field("digest", &self.0.digest)
+            .field("kind", &self.0.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks and compiles, or finds compiled, the component in `wasm`.
+pub(crate) fn admit(
+    engine: &Engine,
+    linker: &Linker<State>,
+    cache: Option<&Cache>,
+    limit: usize,
+    wasm: &[u8],
+) -> Result<Component, Error> {
+    if wasm.len() > limit {
+        return Err(Error::TooLarge {
+            bytes: wasm.len(),
+            limit,
+        });
+    }
+    if Parser::is_core_wasm(wasm) {
+        return Err(Error::CoreModule);
+    }
+    if !Parser::is_component(wasm) {
+        return Err(Error::NotWasm {
+            message: what_it_is(wasm),
+        });
+    }
+    let description = description::find(wasm)?;
+
+    let digest = blake3::hash(wasm);
+    let compiled = match cache.and_then(|cache| cache.load(engine, &digest)) {
+        Some(compiled) => compiled,
+        None => {
+            let compiled = Compiled::from_binary(engine, wasm).map_err(|error| Error::Invalid {
+                message: format!("{error:#}"),
+            })?;
+            if let Some(cache) = cache {
+                cache.store(&compiled, &digest);
+            }
+            compiled
+        }
+    };
+
+    let shape = compiled.component_type();
+    let imports: Vec<String> = shape
+        .imports(engine)
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let exports = |wanted: &str| {
+        shape
+            .exports(engine)
+            .any(|(name, _)| name.split_once('@').is_some_and(|(name, _)| name == wanted))
+    };
+    let (is_command, is_handler) = (exports(RUN), exports(HANDLER));
+    let mut problems: Vec<String> = imports
+        .iter()
+        .filter_map(|import| imports::missing(import))
+        .collect();
+    if !is_command && !is_handler {
+        problems.push(format!(
+            "it exports neither {RUN} (a program, which a step runs) nor {HANDLER} (a service, which answers requests)"
+        ));
+    }
+    if !problems.is_empty() {
+        return Err(Error::Incompatible { problems });
+    }
+
+    let incompatible = |error: wasmtime::Error| Error::Incompatible {
+        problems: vec![format!("{error:#}")],
+    };
+    let instance = linker.instantiate_pre(&compiled).map_err(incompatible)?;
+    let command = is_command
+        .then(|| CommandPre::new(instance.clone()))
+        .transpose()
+        .map_err(incompatible)?;
+    let proxy = is_handler
+        .then(|| ProxyPre::new(instance))
+        .transpose()
+        .map_err(incompatible)?;
+    Ok(Component(Arc::new(Admitted {
+        digest: format!("blake3:{}", digest.to_hex()),
+        kind: if is_command {
+            ComponentKind::Command
+        } else {
+            ComponentKind::HttpHandler
+        },
+        imports,
+        description,
+        engine: engine.clone(),
+        command,
+        proxy,
+    })))
+}
+
+/// What someone most likely meant to give.
+fn what_it_is(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "it is empty".to_owned();
+    }
+    if bytes.starts_with(b"\0asm") {
+        return "it is WebAssembly of a version that is not known here".to_owned();
+    }
+    if Engine::detect_precompiled(bytes).is_some() {
+        return "it is machine code that another program compiled, which is never accepted"
+            .to_owned();
+    }
+    if bytes.starts_with(b"(component") || bytes.starts_with(b"(module") {
+        return "it is WebAssembly text; convert it with `wasm-tools parse`".to_owned();
+    }
+    "it does not start with \\0asm".to_owned()
+}

@@ -1,0 +1,156 @@
+//! Compiled components on disk.
+
+use std::fs::{self, DirBuilder, File};
+use std::hash::{Hash as _, Hasher};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::artifact;
+use crate::error::Error;
+
+/// A directory of compiled components, named by the content of the WebAssembly and the engine that compiled it.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    directory: PathBuf,
+    compatibility: [u8; 32],
+}
+
+impl Cache {
+    /// Opens the directory, making it when there is none.
+    pub(crate) fn open(directory: &Path, engine: &Engine) -> Result<Self, Error> {
+        let refuse = |message: String| Error::Cache {
+            path: directory.to_path_buf(),
+            message,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| refuse(format!("it cannot be made: {error}")))?;
+        let metadata =
+            fs::symlink_metadata(directory).map_err(|error| refuse(error.to_string()))?;
+        if !metadata.is_dir() {
+            return Err(refuse("it is not a directory".to_owned()));
+        }
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(refuse(format!(
+                "it belongs to user {}, not to this program's",
+                metadata.uid()
+            )));
+        }
+        let mode = metadata.mode() & 0o777;
+        if mode & 0o022 != 0 {
+            // Someone else may have left machine code in it.
+            return Err(refuse(format!(
+                "others may write to it (mode {mode:o}); remove it"
+            )));
+        }
+        if mode != 0o700 {
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+                .map_err(|error| refuse(format!("it cannot be closed to others: {error}")))?;
+        }
+        let mut hasher = KeyHasher(blake3::Hasher::new());
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            compatibility: *hasher.0.finalize().as_bytes(),
+        })
+    }
+
+    /// The compiled form of the component with this digest, when there is a sound one.
+    pub(crate) fn load(&self, engine: &Engine, digest: &blake3::Hash) -> Option<Component> {
+        let (path, hash_path) = self.paths(digest);
+        let recorded = fs::read_to_string(hash_path).ok()?;
+        let recorded = blake3::Hash::from_hex(recorded.trim()).ok()?;
+        let found = hash_file(&path).ok()?;
+        if found != recorded {
+            tracing::warn!(path = %path.display(), "a compiled component is damaged and is compiled again");
+            return None;
+        }
+        artifact::load(engine, &path)
+            .inspect_err(|error| {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a compiled component does not load"
+                )
+            })
+            .ok()
+    }
+
+    /// Keeps a compiled component. Failing to only costs time later.
+    pub(crate) fn store(&self, component: &Component, digest: &blake3::Hash) {
+        let stored = component
+            .serialize()
+            .map_err(|error| io::Error::other(format!("{error:#}")))
+            .and_then(|bytes| self.write(digest, &bytes));
+        if let Err(error) = stored {
+            tracing::warn!(%error, directory = %self.directory.display(), "a compiled component was not cached");
+        }
+    }
+
+    /// The artifact first, its hash second: a hash on disk means that its artifact is.
+    fn write(&self, digest: &blake3::Hash, artifact: &[u8]) -> io::Result<()> {
+        let (path, hash_path) = self.paths(digest);
+        // Two processes may do this at once with artifacts that differ in nothing that matters but their bytes;
+        // a reader between the two renames sees a hash that does not match, and compiles.
+        self.replace(&path, artifact)?;
+        self.replace(&hash_path, blake3::hash(artifact).to_hex().as_bytes())?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".writing-")
+            .tempfile_in(&self.directory)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    fn paths(&self, digest: &blake3::Hash) -> (PathBuf, PathBuf) {
+        let key = blake3::Hasher::new()
+            .update(digest.as_bytes())
+            .update(&self.compatibility)
+            .finalize()
+            .to_hex();
+        (
+            self.directory.join(format!("{key}.cwasm")),
+            self.directory.join(format!("{key}.blake3")),
+        )
+    }
+}
+
+fn hash_file(path: &Path) -> io::Result<blake3::Hash> {
+    let mut file = File::open(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finalize()),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Lets the engine write its configuration into a hash that is the same in every process.
+struct KeyHasher(blake3::Hasher);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let bytes = self.0.finalize();
+        u64::from_le_bytes(std::array::from_fn(|index| bytes.as_bytes()[index]))
+    }
+}

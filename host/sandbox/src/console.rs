@@ -1,0 +1,378 @@
+//! A step's voice: its printed lines, progress, warnings and outputs, in the order in which it said them.
+//!
+//! Printing happens on the guest's own thread: bytes are cut into lines, and each line goes into the event
+//! channel. When that is full, events wait in a backlog; as long as there is one, the guest may not print more.
+//! It waits in the runtime of its thread rather than in the operating system, so that a deadline or a cancel
+//! ends it even when nobody takes events any more.
+
+mod flood;
+pub(crate) mod lines;
+mod progress;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream as WasiOutputStream, Pollable, StreamError, StreamResult};
+
+use self::flood::Flood;
+use self::lines::LineBuffer;
+use self::progress::Progress;
+use crate::event::{OutputStream, StepEvent};
+use crate::limits::Limits;
+
+/// Events that wait for their reader before the guest is held back.
+pub(crate) const EVENT_CAPACITY: usize = 256;
+
+/// Bytes that a guest may print at once: bounds how many lines one call can make.
+const WRITE_BYTES: usize = 16 << 10;
+
+/// What a guest has printed, in numbers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Printed {
+    pub(crate) lines: u64,
+    pub(crate) bytes: u64,
+    pub(crate) dropped_lines: u64,
+    pub(crate) dropped_bytes: u64,
+}
+
+/// One step's voice. Clones are the same voice.
+#[derive(Debug, Clone)]
+pub(crate) struct Console(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    events: mpsc::Sender<StepEvent>,
+    state: Mutex<State>,
+    /// Told when a progress report has to wait.
+    progress_waits: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    stdout: LineBuffer,
+    stderr: LineBuffer,
+    flood: Flood,
+    progress: Progress,
+    backlog: VecDeque<StepEvent>,
+    bytes: u64,
+    lines: u64,
+}
+
+impl Console {
+    pub(crate) fn new(limits: &Limits, events: mpsc::Sender<StepEvent>) -> Self {
+        Self(Arc::new(Shared {
+            events,
+            state: Mutex::new(State {
+                stdout: LineBuffer::new(limits.line_bytes),
+                stderr: LineBuffer::new(limits.line_bytes),
+                flood: Flood::new(limits.output_bytes),
+                progress: Progress::default(),
+                backlog: VecDeque::new(),
+                bytes: 0,
+                lines: 0,
+            }),
+            progress_waits: Notify::new(),
+        }))
+    }
+
+    pub(crate) fn stream(&self, stream: OutputStream) -> ConsoleStream {
+        ConsoleStream {
+            console: self.clone(),
+            stream,
+        }
+    }
+
+    /// Says something of unlimited importance: a typed output. Waits while the channel is full.
+    pub(crate) async fn say(&self, event: StepEvent) {
+        self.0.push(&mut self.0.lock(), event);
+        self.drained().await;
+    }
+
+    /// Says a warning, which is limited like a line.
+    pub(crate) async fn warn(&self, text: String) {
+        {
+            let mut state = self.0.lock();
+            if let Some(event) = state.flood.admit(StepEvent::Warning { text }) {
+                self.0.push(&mut state, event);
+            }
+        }
+        self.drained().await;
+    }
+
+    /// Says how far the guest has come, now or when it is due.
+    pub(crate) async fn progress(&self, event: StepEvent) {
+        {
+            let mut state = self.0.lock();
+            match state.progress.report(event, Instant::now()) {
+                Some(event) => self.0.push(&mut state, event),
+                None => self.0.progress_waits.notify_one(),
+            }
+        }
+        self.drained().await;
+    }
+
+    /// Says progress reports that had to wait, when they are due. Never ends; runs beside the guest.
+    pub(crate) async fn report_waiting_progress(&self) -> Infallible {
+        loop {
+            let next = self.0.lock().progress.next();
+            match next {
+                None => self.0.progress_waits.notified().await,
+                Some(at) => {
+                    tokio::time::sleep_until(at.into()).await;
+                    let mut state = self.0.lock();
+                    if let Some(event) = state.progress.due(Instant::now()) {
+                        self.0.push(&mut state, event);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says what was still held back, when the guest has ended: unterminated lines, the last progress, how much
+    /// was dropped and the last lines. Does not wait; [`Console::drained`] does.
+    pub(crate) fn finish(&self) {
+        let mut state = self.0.lock();
+        let State { stdout, stderr, .. } = &mut *state;
+        let mut rest = Vec::new();
+        stdout
+            .finish(|line, truncated| rest.push(self::line(OutputStream::Stdout, line, truncated)));
+        stderr
+            .finish(|line, truncated| rest.push(self::line(OutputStream::Stderr, line, truncated)));
+        for event in rest {
+            state.lines += 1;
+            if let Some(event) = state.flood.admit(event) {
+                self.0.push(&mut state, event);
+            }
+        }
+        let last: Vec<_> = state.progress.finish().into_iter().collect();
+        let end: Vec<_> = last.into_iter().chain(state.flood.finish()).collect();
+        for event in end {
+            self.0.push(&mut state, event);
+        }
+    }
+
+    /// Waits until every event is in the channel, or nobody listens any more.
+    pub(crate) async fn drained(&self) {
+        loop {
+            if self.0.flush(&mut self.0.lock()) {
+                return;
+            }
+            let Ok(permit) = self.0.events.reserve().await else {
+                self.0.lock().backlog.clear();
+                return;
+            };
+            if let Some(event) = self.0.lock().backlog.pop_front() {
+                permit.send(event);
+            }
+        }
+    }
+
+    pub(crate) fn printed(&self) -> Printed {
+        let state = self.0.lock();
+        let (dropped_lines, dropped_bytes) = state.flood.dropped();
+        Printed {
+            lines: state.lines - dropped_lines.min(state.lines),
+            bytes: state.bytes,
+            dropped_lines,
+            dropped_bytes,
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A poisoned lock means a panic while lines were cut; the buffers are valid at every step of that.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an event behind those that wait.
+    fn push(&self, state: &mut State, event: StepEvent) {
+        if !state.backlog.is_empty() {
+            state.backlog.push_back(event);
+            return;
+        }
+        match self.events.try_send(event) {
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(event)) => state.backlog.push_back(event),
+        }
+    }
+
+    /// Moves the backlog into the channel as far as it goes. True when nothing is left.
+    fn flush(&self, state: &mut State) -> bool {
+        while let Some(event) = state.backlog.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Closed(_)) => state.backlog.clear(),
+                Err(TrySendError::Full(event)) => {
+                    state.backlog.push_front(event);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn print(&self, stream: OutputStream, bytes: &[u8]) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.bytes += bytes.len() as u64;
+        let State {
+            stdout,
+            stderr,
+            flood,
+            backlog,
+            lines,
+            ..
+        } = state;
+        let buffer = match stream {
+            OutputStream::Stdout => stdout,
+            OutputStream::Stderr => stderr,
+        };
+        buffer.push(bytes, |line, truncated| {
+            *lines += 1;
+            let Some(event) = flood.admit(self::line(stream, line, truncated)) else {
+                return;
+            };
+            if !backlog.is_empty() {
+                backlog.push_back(event);
+            } else if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+                backlog.push_back(event);
+            }
+        });
+    }
+}
+
+fn line(stream: OutputStream, line: &[u8], truncated: bool) -> StepEvent {
+    StepEvent::Line {
+        stream,
+        text: lines::text(line).into_owned(),
+        truncated,
+    }
+}
+
+/// One of the two streams a guest prints to.
+#[derive(Debug, Clone)]
+pub(crate) struct ConsoleStream {
+    console: Console,
+    stream: OutputStream,
+}
+
+impl IsTerminal for ConsoleStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for ConsoleStream {
+    fn p2_stream(&self) -> Box<dyn WasiOutputStream> {
+        Box::new(self.clone())
+    }
+
+    // Only WASI 0.3 asks for this, and it is not linked.
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+}
+
+#[async_trait]
+impl Pollable for ConsoleStream {
+    async fn ready(&mut self) {
+        self.console.drained().await;
+    }
+}
+
+#[async_trait]
+impl WasiOutputStream for ConsoleStream {
+    fn check_write(&mut self) -> StreamResult<usize> {
+        let shared = &self.console.0;
+        Ok(if shared.flush(&mut shared.lock()) {
+            WRITE_BYTES
+        } else {
+            0
+        })
+    }
+
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_BYTES {
+            return Err(StreamError::trap(
+                "more bytes were printed at once than the stream allows",
+            ));
+        }
+        self.console.0.print(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.console.drained().await;
+        self.write(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn console(capacity: usize) -> (Console, mpsc::Receiver<StepEvent>) {
+        let (sender, receiver) = mpsc::channel(capacity);
+        (Console::new(&Limits::default(), sender), receiver)
+    }
+
+    fn texts(events: &mut mpsc::Receiver<StepEvent>) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            let StepEvent::Line { text, .. } = event else {
+                panic!("{event:?}")
+            };
+            texts.push(text);
+        }
+        texts
+    }
+
+    #[test]
+    fn lines_of_both_streams_keep_their_order() {
+        let (console, mut events) = console(16);
+        let mut out = console.stream(OutputStream::Stdout);
+        let mut err = console.stream(OutputStream::Stderr);
+        out.write(Bytes::from_static(b"1\n")).unwrap();
+        err.write(Bytes::from_static(b"2\n3\n")).unwrap();
+        out.write(Bytes::from_static(b"4\n5")).unwrap();
+        err.write(Bytes::from_static(b"6\n")).unwrap();
+        console.finish();
+        assert_eq!(texts(&mut events), ["1", "2", "3", "4", "6", "5"]);
+    }
+
+    #[test]
+    fn a_full_channel_holds_the_guest_back_and_loses_nothing() {
+        let (console, mut events) = console(2);
+        let mut out = console.stream(OutputStream::Stdout);
+        assert_eq!(out.check_write().unwrap(), WRITE_BYTES);
+        out.write(Bytes::from_static(b"1\n2\n3\n4\n")).unwrap();
+        assert_eq!(out.check_write().unwrap(), 0);
+        assert_eq!(texts(&mut events), ["1", "2"]);
+        assert_eq!(out.check_write().unwrap(), WRITE_BYTES);
+        assert_eq!(texts(&mut events), ["3", "4"]);
+    }
+
+    #[test]
+    fn printing_to_nobody_is_printing_into_the_void() {
+        let (console, events) = console(1);
+        drop(events);
+        let mut out = console.stream(OutputStream::Stdout);
+        out.write(Bytes::from_static(b"1\n2\n3\n")).unwrap();
+        assert_eq!(out.check_write().unwrap(), WRITE_BYTES);
+        assert_eq!(console.printed().lines, 3);
+    }
+}

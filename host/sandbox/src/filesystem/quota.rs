@@ -1,0 +1,132 @@
+//! How much a guest may write and create.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::io::Errno;
+
+/// The bytes and files of one step. What is spent is never given back by removing or shortening, only when the
+/// call it was reserved for failed: so no pattern of calls ever holds more than was granted.
+#[derive(Debug)]
+pub(crate) struct Quota {
+    bytes_limit: u64,
+    bytes: AtomicU64,
+    files_limit: u64,
+    files: AtomicU64,
+    refusal: OnceLock<String>,
+    host_full: AtomicBool,
+}
+
+/// The quota is spent.
+#[derive(Debug)]
+pub(crate) struct Exceeded;
+
+impl From<Exceeded> for io::Error {
+    fn from(_: Exceeded) -> Self {
+        Errno::NOSPC.into()
+    }
+}
+
+impl Quota {
+    pub(crate) fn new(bytes_limit: u64, files_limit: u64) -> Self {
+        Self {
+            bytes_limit,
+            bytes: AtomicU64::new(0),
+            files_limit,
+            files: AtomicU64::new(0),
+            refusal: OnceLock::new(),
+            host_full: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn take_bytes(&self, bytes: u64) -> Result<(), Exceeded> {
+        take(&self.bytes, self.bytes_limit, bytes).map_err(|Exceeded| {
+            self.refuse(format!(
+                "wrote more than its {} bytes (sparse sizes count)",
+                self.bytes_limit
+            ))
+        })
+    }
+
+    pub(crate) fn return_bytes(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    pub(crate) fn take_file(&self) -> Result<(), Exceeded> {
+        take(&self.files, self.files_limit, 1).map_err(|Exceeded| {
+            self.refuse(format!("created more than its {} files", self.files_limit))
+        })
+    }
+
+    /// Whether another file would be granted.
+    pub(crate) fn has_file(&self) -> bool {
+        self.files() < self.files_limit
+    }
+
+    pub(crate) fn return_file(&self) {
+        self.files.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Notes that the host's own disk is full.
+    pub(crate) fn note(&self, error: &io::Error) {
+        if Errno::from_io_error(error) == Some(Errno::NOSPC) {
+            self.host_full.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn files(&self) -> u64 {
+        self.files.load(Ordering::Acquire)
+    }
+
+    /// What was refused first, when anything was.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        self.refusal.get().map(String::as_str)
+    }
+
+    pub(crate) fn host_full(&self) -> bool {
+        self.host_full.load(Ordering::Acquire)
+    }
+
+    fn refuse(&self, message: String) -> Exceeded {
+        let _ = self.refusal.set(message);
+        Exceeded
+    }
+}
+
+fn take(counter: &AtomicU64, limit: u64, amount: u64) -> Result<(), Exceeded> {
+    counter
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |spent| {
+            spent.checked_add(amount).filter(|&spent| spent <= limit)
+        })
+        .map(drop)
+        .map_err(|_| Exceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_whole_and_remembered() {
+        let quota = Quota::new(10, 1);
+        assert!(quota.take_bytes(10).is_ok());
+        assert!(quota.refusal().is_none());
+        assert!(quota.take_bytes(1).is_err());
+        assert!(quota.take_bytes(u64::MAX).is_err());
+        assert_eq!(quota.bytes(), 10);
+        assert!(
+            quota
+                .refusal()
+                .is_some_and(|message| message.contains("10 bytes"))
+        );
+        assert!(quota.take_file().is_ok());
+        assert!(quota.take_file().is_err());
+        quota.return_file();
+        assert!(quota.take_file().is_ok());
+    }
+}

@@ -1,0 +1,117 @@
+//! How a step ended, and what it used.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Limits;
+use crate::spec::InputError;
+
+/// The end of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What it used, next to what it was granted.
+    pub receipt: Receipt,
+    /// The error that ended its input early, when the input channel carried one and the guest read up to it or
+    /// it was waiting. Such a step may have failed through no fault of its own.
+    pub input_error: Option<InputError>,
+    /// Whether a write failed because the host's own disk is full, which is no fault of the step either.
+    pub host_disk_full: bool,
+}
+
+/// How a step ended. The first is success; everything else fails the step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It returned, or exited with 0.
+    Succeeded,
+    /// It exited with another code. WASI 0.2's `exit` tells only success and failure apart: failure is 1.
+    Exited {
+        /// The exit code.
+        code: i32,
+    },
+    /// It trapped: a panic, an access out of bounds, or a host call it may not make.
+    Trapped {
+        /// What trapped, with the WebAssembly backtrace.
+        message: String,
+    },
+    /// It took too long.
+    TimedOut {
+        /// The limit in milliseconds.
+        limit_ms: u64,
+    },
+    /// It computed for too long.
+    CpuExceeded {
+        /// The limit in milliseconds.
+        limit_ms: u64,
+    },
+    /// It was refused memory, and failed.
+    MemoryExceeded {
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
+    /// It was refused bytes or files, and failed.
+    DiskExceeded {
+        /// Which limit, with its value.
+        message: String,
+    },
+    /// It was cancelled, or its handle dropped.
+    Cancelled,
+}
+
+impl Verdict {
+    /// Whether the step succeeded.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Succeeded)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Succeeded => f.write_str("succeeded"),
+            Self::Exited { code } => write!(f, "exited with code {code}"),
+            Self::Trapped { message } => write!(f, "trapped: {message}"),
+            Self::TimedOut { limit_ms } => write!(f, "took longer than its {limit_ms} ms"),
+            Self::CpuExceeded { limit_ms } => {
+                write!(f, "computed longer than its {limit_ms} ms of CPU time")
+            }
+            Self::MemoryExceeded { limit_bytes } => {
+                write!(f, "needed more than its {limit_bytes} bytes of memory")
+            }
+            Self::DiskExceeded { message } => f.write_str(message),
+            Self::Cancelled => f.write_str("was cancelled"),
+        }
+    }
+}
+
+/// What a step used, next to what it was granted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Milliseconds from start to end, waiting for input excluded.
+    pub wall_ms: u64,
+    /// Milliseconds of CPU time of the step's thread.
+    pub cpu_ms: u64,
+    /// Milliseconds for which the step waited for input that had not come yet.
+    pub waited_ms: u64,
+    /// The most bytes of linear memory it held at once.
+    pub peak_memory_bytes: u64,
+    /// Bytes written, sparse growth included.
+    pub bytes_written: u64,
+    /// Files, directories and links created.
+    pub files_created: u64,
+    /// The most descriptors it held at once.
+    pub peak_handles: u64,
+    /// Lines printed and kept.
+    pub lines: u64,
+    /// Bytes printed, kept or not.
+    pub output_bytes: u64,
+    /// Lines that the output limit dropped.
+    pub dropped_lines: u64,
+    /// The bytes of those lines.
+    pub dropped_bytes: u64,
+    /// What it was granted.
+    pub granted: Limits,
+}

@@ -1,0 +1,224 @@
+//! What one guest's store holds, and the linker that gives it to the guest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wasmtime::Engine;
+use wasmtime::component::{HasData, Linker};
+use wasmtime_wasi::cli::{StdinStream, StdoutStream, WasiCli, WasiCliView as _};
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
+use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random, sockets};
+use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView as _};
+use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
+    WasiHttpView,
+};
+
+use crate::additions::{Additions, AdditionsView, HasAdditions, bindings};
+use crate::filesystem::{Files, FilesystemView, HasFiles, Quota};
+use crate::memory::MemoryLimiter;
+
+/// Random bytes that one call returns: the host allocates them; keys and seeds are far smaller.
+const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
+/// Bytes of all fields of one set of HTTP headers: what common servers take.
+const HTTP_FIELD_BYTES: usize = 32 << 10;
+
+/// Bytes of a response body that wait for the client at once, in two or three chunks of this size.
+const HTTP_CHUNK_BYTES: usize = 64 << 10;
+
+/// Bytes that one host call may move from the guest to the host: 64 KiB writes, 1 MiB configs and headers fit.
+pub(crate) const HOSTCALL_FUEL: usize = 4 << 20;
+
+/// Things a guest holds in the host's table beside its descriptors: streams, pollables, errors, headers.
+const TABLE_SPARE: usize = 4096;
+
+/// Everything a guest's host calls work on.
+pub(crate) struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    deny: DenyHttp,
+    pub(crate) files: Files,
+    pub(crate) memory: MemoryLimiter,
+    pub(crate) additions: Additions,
+}
+
+/// What differs between a step's state and a service's.
+pub(crate) struct Parts<'a> {
+    pub(crate) program: &'a str,
+    pub(crate) env: &'a BTreeMap<String, String>,
+    pub(crate) files: Files,
+    pub(crate) memory: MemoryLimiter,
+    pub(crate) additions: Additions,
+}
+
+impl State {
+    pub(crate) fn new(
+        parts: Parts<'_>,
+        handles: u64,
+        stdin: Option<impl StdinStream + 'static>,
+        stdout: impl StdoutStream + 'static,
+        stderr: impl StdoutStream + 'static,
+    ) -> Self {
+        let mut wasi = WasiCtx::builder();
+        wasi.arg(parts.program)
+            .stdout(stdout)
+            .stderr(stderr)
+            .max_random_size(MAX_RANDOM_BYTES);
+        // Both are off already; said here because they are what the sandbox is for.
+        wasi.allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
+        if let Some(stdin) = stdin {
+            wasi.stdin(stdin);
+        }
+        for (name, value) in parts.env {
+            wasi.env(name, value);
+        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(
+            usize::try_from(handles)
+                .unwrap_or(usize::MAX)
+                .saturating_add(TABLE_SPARE),
+        );
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(HTTP_FIELD_BYTES);
+        Self {
+            wasi: wasi.build(),
+            table,
+            http,
+            deny: DenyHttp,
+            files: parts.files,
+            memory: parts.memory,
+            additions: parts.additions,
+        }
+    }
+
+    /// A filesystem without directories.
+    pub(crate) fn no_files() -> Files {
+        Files::new(Vec::new(), 0, Arc::new(Quota::new(0, 0)))
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.deny,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+/// Lets no request out.
+struct DenyHttp;
+
+type Sent = Result<
+    (
+        http::Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), HttpError>> + Send>,
+    ),
+    HttpError,
+>;
+
+impl WasiHttpHooks for DenyHttp {
+    fn send_request(
+        &mut self,
+        _request: http::Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _sent: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        Box::new(async { Err(HttpError::HttpRequestDenied) })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_CHUNK_BYTES
+    }
+}
+
+/// Names the table to the linker.
+struct HasTable;
+
+impl HasData for HasTable {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+/// Everything a guest may import. What it may do with it is decided when it is called.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    let l = &mut linker;
+
+    wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<State, HasTable>(l, |state| {
+        &mut state.table
+    })?;
+    wasmtime_wasi_io::bindings::wasi::io::poll::add_to_linker::<State, HasTable>(l, |state| {
+        &mut state.table
+    })?;
+    wasmtime_wasi_io::bindings::wasi::io::streams::add_to_linker::<State, HasTable>(l, |state| {
+        &mut state.table
+    })?;
+
+    clocks::wall_clock::add_to_linker::<State, WasiClocks>(l, State::clocks)?;
+    clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(l, State::clocks)?;
+    random::random::add_to_linker::<State, WasiRandom>(l, |state| state.wasi.random())?;
+    random::insecure::add_to_linker::<State, WasiRandom>(l, |state| state.wasi.random())?;
+    random::insecure_seed::add_to_linker::<State, WasiRandom>(l, |state| state.wasi.random())?;
+
+    cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
+
+    // Some languages' runtimes import sockets whether they use them or not. Every use is denied.
+    let options = sockets::network::LinkOptions::default();
+    sockets::network::add_to_linker::<State, WasiSockets>(l, &options, State::sockets)?;
+    sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::ip_name_lookup::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+
+    filesystem::types::add_to_linker::<State, HasFiles>(l, files)?;
+    filesystem::preopens::add_to_linker::<State, HasFiles>(l, files)?;
+
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(l)?;
+
+    bindings::cofferdam::step::context::add_to_linker::<State, HasAdditions>(l, additions)?;
+    bindings::cofferdam::step::report::add_to_linker::<State, HasAdditions>(l, additions)?;
+    bindings::cofferdam::step::files::add_to_linker::<State, HasAdditions>(l, additions)?;
+    bindings::cofferdam::step::secrets::add_to_linker::<State, HasAdditions>(l, additions)?;
+    Ok(linker)
+}
+
+fn files(state: &mut State) -> FilesystemView<'_> {
+    FilesystemView {
+        files: &mut state.files,
+        table: &mut state.table,
+    }
+}
+
+fn additions(state: &mut State) -> AdditionsView<'_> {
+    AdditionsView {
+        additions: &mut state.additions,
+        files: &state.files,
+    }
+}

@@ -1,0 +1,118 @@
+//! A running step, as its owner sees it.
+
+mod outputs;
+mod thread;
+
+pub(crate) use self::thread::trap_message;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admission::Component;
+use crate::console::EVENT_CAPACITY;
+use crate::control::{Control, Stop};
+use crate::error::Error;
+use crate::event::StepEvent;
+use crate::outcome::Outcome;
+use crate::sandbox::Inner;
+use crate::spec::{Preopen, Stdin, StepSpec};
+
+/// A running step. Dropping it stops the guest.
+#[derive(Debug)]
+pub struct Step {
+    events: mpsc::Receiver<StepEvent>,
+    outcome: oneshot::Receiver<Result<Outcome, Error>>,
+    stop: StopOnDrop,
+}
+
+/// Stops a step from anywhere.
+#[derive(Debug, Clone)]
+pub struct Canceller(Arc<Control>);
+
+impl Canceller {
+    /// Stops the step; its verdict becomes [`Cancelled`](crate::Verdict::Cancelled) unless it has ended already.
+    /// Returns at once: [`Step::outcome`] tells when no guest code runs any more.
+    pub fn cancel(&self) {
+        self.0.stop(Stop::Cancelled);
+    }
+}
+
+#[derive(Debug)]
+struct StopOnDrop(Arc<Control>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop(Stop::Cancelled);
+    }
+}
+
+impl Step {
+    /// The next thing the step says; `None` when it has ended and everything was taken. While nobody takes events
+    /// the step is held back as soon as it has said a few hundred things.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next_event(&mut self) -> Option<StepEvent> {
+        self.events.recv().await
+    }
+
+    /// Stops the step. See [`Canceller::cancel`].
+    pub fn cancel(&self) {
+        self.stop.0.stop(Stop::Cancelled);
+    }
+
+    /// A handle that stops the step and outlives borrows of it.
+    #[must_use]
+    pub fn canceller(&self) -> Canceller {
+        Canceller(Arc::clone(&self.stop.0))
+    }
+
+    /// How the step ended, once none of its code runs any more. Events that were not taken are discarded.
+    ///
+    /// # Errors
+    ///
+    /// When the host failed; a guest's failure is a [`Verdict`](crate::Verdict).
+    pub async fn outcome(mut self) -> Result<Outcome, Error> {
+        while self.events.recv().await.is_some() {}
+        match (&mut self.outcome).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::host(
+                "the thread of the step ended without saying how",
+            )),
+        }
+    }
+}
+
+/// Starts the thread.
+pub(crate) fn start(
+    sandbox: Arc<Inner>,
+    component: Component,
+    spec: StepSpec,
+    preopens: Vec<Preopen>,
+    stdin: Stdin,
+) -> Result<Step, Error> {
+    let control = Arc::new(Control::default());
+    let (events, receiver) = mpsc::channel(EVENT_CAPACITY);
+    let (done, outcome) = oneshot::channel();
+    let job = thread::Job {
+        sandbox,
+        component,
+        spec,
+        preopens,
+        stdin,
+        control: Arc::clone(&control),
+        events,
+    };
+    std::thread::Builder::new()
+        .name("cofferdam-step".to_owned())
+        .spawn(move || {
+            // The receiver may be gone: then nobody wants to know.
+            let _ = done.send(thread::run(job));
+        })
+        .map_err(Error::Thread)?;
+    Ok(Step {
+        events: receiver,
+        outcome,
+        stop: StopOnDrop(control),
+    })
+}

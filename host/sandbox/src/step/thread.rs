@@ -1,0 +1,284 @@
+//! The thread of a step: a runtime of its own, one store, one guest, and whoever may stop it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
+
+use super::outputs;
+use crate::additions::Additions;
+use crate::admission::Component;
+use crate::console::Console;
+use crate::control::{Clock, Control, Stop, Stopped, millis, thread_cpu_time};
+use crate::error::Error;
+use crate::event::{OutputStream, StepEvent};
+use crate::filesystem::{Files, Quota};
+use crate::input::Input;
+use crate::limits::Limits;
+use crate::memory::MemoryLimiter;
+use crate::outcome::{Outcome, Receipt, Verdict};
+use crate::sandbox::Inner;
+use crate::spec::{self, Preopen, Stdin, StepSpec};
+use crate::state::{HOSTCALL_FUEL, Parts, State};
+
+/// Bytes of a trap's message: a backtrace of the frames the engine keeps, with long names.
+const TRAP_BYTES: usize = 16 << 10;
+
+/// Everything a step's thread needs, moved into it.
+pub(super) struct Job {
+    pub(super) sandbox: Arc<Inner>,
+    pub(super) component: Component,
+    pub(super) spec: StepSpec,
+    pub(super) preopens: Vec<Preopen>,
+    pub(super) stdin: Stdin,
+    pub(super) control: Arc<Control>,
+    pub(super) events: mpsc::Sender<StepEvent>,
+}
+
+/// Runs a step to its end. When this returns, its store is gone.
+pub(super) fn run(job: Job) -> Result<Outcome, Error> {
+    let cpu_start = thread_cpu_time();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(Error::Thread)?;
+    runtime.block_on(Box::pin(step(job, cpu_start)))
+}
+
+/// How the guest left.
+enum End {
+    Returned(wasmtime::Result<Result<(), ()>>),
+    Stopped(Stop),
+}
+
+async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
+    let Job {
+        sandbox,
+        component,
+        spec,
+        preopens,
+        stdin,
+        control,
+        events,
+    } = job;
+    let slot = tokio::select! {
+        biased;
+        _ = control.wait() => None,
+        slot = sandbox.step_slots.acquire() => Some(slot.map_err(|_| Error::host("the sandbox is closed"))?),
+    };
+
+    let limits = spec.limits.clone();
+    let clock = Arc::new(Clock::start());
+    let console = Console::new(&limits, events);
+    let input = Input::new(stdin, Arc::clone(&clock));
+    let quota = Arc::new(Quota::new(limits.disk_bytes, limits.files));
+    let outputs_file = outputs::File::find(&preopens)?;
+
+    let state = state(&component, &spec, preopens, &quota, &input, &console);
+    let mut store = Store::new(&sandbox.engine, state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(HOSTCALL_FUEL);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(deadline(&control, &clock, &limits, cpu_start));
+
+    let end = match slot {
+        None => End::Stopped(Stop::Cancelled),
+        Some(_) => {
+            let _tick = sandbox.ticker.run();
+            let command = component.command(&sandbox.engine)?;
+            tokio::select! {
+                biased;
+                stop = control.wait() => End::Stopped(stop),
+                () = clock.exceeds(Duration::from_millis(limits.wall_ms)) => End::Stopped(Stop::TimedOut),
+                never = console.report_waiting_progress() => match never {},
+                returned = async {
+                    let instance = command.instantiate_async(&mut store).await?;
+                    instance.wasi_cli_run().call_run(&mut store).await
+                } => End::Returned(returned),
+            }
+        }
+    };
+    let wall = clock.used();
+    let cpu = thread_cpu_time().saturating_sub(cpu_start);
+    let verdict = verdict(
+        end,
+        &control,
+        &limits,
+        store.data().memory.refused(),
+        &quota,
+    )?;
+
+    // The guest's code and all it held is gone before anyone hears how it ended.
+    let mut state = store.into_data();
+    if verdict.is_success()
+        && let Some(file) = outputs_file
+    {
+        outputs::read(&file, &console, state.additions.outputs(), &control).await;
+    }
+    console.finish();
+    tokio::select! {
+        biased;
+        () = console.drained() => {}
+        _ = control.wait() => {}
+    }
+
+    let printed = console.printed();
+    let receipt = Receipt {
+        wall_ms: millis(wall),
+        cpu_ms: millis(cpu),
+        waited_ms: millis(clock.paused()),
+        peak_memory_bytes: state.memory.peak(),
+        bytes_written: quota.bytes(),
+        files_created: quota.files(),
+        peak_handles: state.files.peak_handles(),
+        lines: printed.lines,
+        output_bytes: printed.bytes,
+        dropped_lines: printed.dropped_lines,
+        dropped_bytes: printed.dropped_bytes,
+        granted: limits,
+    };
+    let input_error = if verdict.is_success() {
+        None
+    } else {
+        input.error()
+    };
+    Ok(Outcome {
+        verdict,
+        receipt,
+        input_error,
+        host_disk_full: quota.host_full(),
+    })
+}
+
+fn state(
+    component: &Component,
+    spec: &StepSpec,
+    preopens: Vec<Preopen>,
+    quota: &Arc<Quota>,
+    input: &Input,
+    console: &Console,
+) -> State {
+    let limits = &spec.limits;
+    let env = spec::environment(spec);
+    let parts = Parts {
+        program: component.program(),
+        env: &env,
+        files: Files::new(preopens, limits.handles, Arc::clone(quota)),
+        memory: MemoryLimiter::new(limits.memory_bytes, limits.table_elements),
+        additions: Additions::for_step(
+            spec.context.clone(),
+            spec.secrets.clone(),
+            limits,
+            console.clone(),
+        ),
+    };
+    let stdout = console.stream(OutputStream::Stdout);
+    let stderr = console.stream(OutputStream::Stderr);
+    State::new(parts, limits.handles, Some(input.clone()), stdout, stderr)
+}
+
+/// Looks, at each tick that finds the guest computing, whether it may go on.
+fn deadline<T>(
+    control: &Arc<Control>,
+    clock: &Arc<Clock>,
+    limits: &Limits,
+    cpu_start: Duration,
+) -> impl FnMut(wasmtime::StoreContextMut<'_, T>) -> wasmtime::Result<UpdateDeadline>
++ Send
++ Sync
++ 'static {
+    let (control, clock) = (Arc::clone(control), Arc::clone(clock));
+    let wall = Duration::from_millis(limits.wall_ms);
+    let cpu = Duration::from_millis(limits.cpu_ms);
+    move |_| {
+        if thread_cpu_time().saturating_sub(cpu_start) > cpu {
+            control.stop(Stop::CpuExceeded);
+        } else if clock.used() > wall {
+            control.stop(Stop::TimedOut);
+        }
+        if control.stopped().is_some() {
+            return Err(wasmtime::Error::new(Stopped));
+        }
+        // Yields, so that what runs beside the guest on its thread gets its turn.
+        Ok(UpdateDeadline::Yield(1))
+    }
+}
+
+fn verdict(
+    end: End,
+    control: &Control,
+    limits: &Limits,
+    memory_refused: bool,
+    quota: &Quota,
+) -> Result<Verdict, Error> {
+    let failed = |otherwise: Verdict| {
+        if let Some(message) = quota.refusal() {
+            Verdict::DiskExceeded {
+                message: message.to_owned(),
+            }
+        } else if memory_refused {
+            Verdict::MemoryExceeded {
+                limit_bytes: limits.memory_bytes,
+            }
+        } else {
+            otherwise
+        }
+    };
+    let error = match end {
+        End::Stopped(stop) => return Ok(stopped(stop, limits)),
+        End::Returned(Ok(Ok(()))) => return Ok(Verdict::Succeeded),
+        End::Returned(Ok(Err(()))) => return Ok(failed(Verdict::Exited { code: 1 })),
+        End::Returned(Err(error)) => error,
+    };
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        return Ok(match code {
+            0 => Verdict::Succeeded,
+            &code => failed(Verdict::Exited { code }),
+        });
+    }
+    if error.is::<Stopped>()
+        && let Some(stop) = control.stopped()
+    {
+        return Ok(stopped(stop, limits));
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Err(Error::Busy {
+            message: format!("{error:#}"),
+        });
+    }
+    Ok(failed(Verdict::Trapped {
+        message: trap_message(&error),
+    }))
+}
+
+fn stopped(stop: Stop, limits: &Limits) -> Verdict {
+    match stop {
+        Stop::Cancelled => Verdict::Cancelled,
+        Stop::TimedOut => Verdict::TimedOut {
+            limit_ms: limits.wall_ms,
+        },
+        Stop::CpuExceeded => Verdict::CpuExceeded {
+            limit_ms: limits.cpu_ms,
+        },
+    }
+}
+
+/// The trap first, then where: the engine says it the other way round.
+pub(crate) fn trap_message(error: &wasmtime::Error) -> String {
+    let mut message = error.root_cause().to_string();
+    if let Some(backtrace) = error.downcast_ref::<wasmtime::WasmBacktrace>() {
+        message.push('\n');
+        message.push_str(&backtrace.to_string());
+    }
+    if message.len() > TRAP_BYTES {
+        let end = (0..=TRAP_BYTES)
+            .rev()
+            .find(|&at| message.is_char_boundary(at))
+            .unwrap_or(0);
+        message.truncate(end);
+    }
+    message.truncate(message.trim_end().len());
+    message
+}
