@@ -1,0 +1,119 @@
+//! The ingress: what the world sees of the active releases.
+//!
+//! A request is routed by the host it names, and by nothing else. It holds its route until its answer is
+//! sent, so that a swap in between never mixes two releases within one response.
+//!
+//! Layout:
+//! - `authority`: the host a request names;
+//! - `statics`: static services, on `name` (which paths are served), `site` (finding files), `shelf` (the
+//!   small ones in memory), `coding`, `range`, `validator` and `media` (one matter of HTTP each);
+//! - `component`: `wasi:http` services;
+//! - `body`, `notice`: what is sent.
+
+mod authority;
+mod body;
+mod coding;
+mod component;
+mod media;
+mod name;
+mod notice;
+mod range;
+mod shelf;
+mod site;
+mod statics;
+#[cfg(test)]
+mod tests;
+mod validator;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use cofferdam_deploy::{Host, Route, Target};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::body::Body;
+use self::notice::notice;
+use self::site::Site;
+use self::statics::Statics;
+use crate::connections::{self, ConnectionLimits, Peer};
+
+/// When to come back to a service that is being replaced: preparing a release takes seconds at most.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("2");
+
+/// Serves the active releases of `host` until `shutdown` is cancelled and what is in flight has drained.
+pub(crate) async fn serve(listener: TcpListener, host: Host, shutdown: CancellationToken) {
+    let ingress = Arc::new(Ingress::new(move |name: &str| host.route(name)));
+    let service = tower::service_fn(move |request| {
+        let ingress = ingress.clone();
+        async move { Ok::<_, Infallible>(ingress.answer(request).await) }
+    });
+    connections::serve(listener, service, ConnectionLimits::default(), shutdown).await;
+}
+
+/// Answers requests, given the table of routes.
+struct Ingress<R> {
+    route: R,
+    statics: Statics,
+}
+
+impl<R: Fn(&str) -> Option<Arc<Route>>> Ingress<R> {
+    fn new(route: R) -> Ingress<R> {
+        Ingress {
+            route,
+            statics: Statics::new(),
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+            // It asks about the server as a whole, which has nothing to say.
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            return response;
+        }
+        let Ok(host) = authority::host_of(&parts) else {
+            return notice(
+                StatusCode::BAD_REQUEST,
+                "Whom is this for?",
+                "The request names no host, or not exactly one.",
+            );
+        };
+        let Some(route) = (self.route)(&host) else {
+            return notice(
+                StatusCode::NOT_FOUND,
+                "No project here",
+                "Nothing is deployed under this name.",
+            );
+        };
+        let response = match &route.target {
+            Target::Static(root) => {
+                let site = Site {
+                    release: route.release.as_uuid().into_bytes(),
+                    digest: &route.digest,
+                    service: &route.service,
+                    dir: &root.dir,
+                };
+                self.statics.answer(site, &parts).await
+            }
+            Target::Http(service) => {
+                let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+                component::answer(service, &route, peer, Request::from_parts(parts, body)).await
+            }
+            Target::Replacing => {
+                let mut response = notice(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "One moment",
+                    "This project is being replaced by a new release. Try again in a few seconds.",
+                );
+                response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
+                response
+            }
+        };
+        response.map(|body| body.leased(route))
+    }
+}
