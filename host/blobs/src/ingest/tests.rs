@@ -1,1 +1,294 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
 
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sqlx::{Connection, SqliteConnection};
+
+use super::*;
+use crate::disk::{Disk, RealDisk};
+use crate::manifest::{BlobRecord, Part};
+use crate::pack::{Kind, Pack};
+use crate::testing::noise;
+use crate::{ChunkId, Store, StoreOptions};
+
+fn small_packs() -> StoreOptions {
+    StoreOptions {
+        pack_bytes: 512 * 1024,
+        ..StoreOptions::default()
+    }
+}
+
+async fn upload(store: &Store, data: &[u8]) -> Result<BlobInfo, Error> {
+    let mut ingest = store.ingest("blog").await?;
+    for block in data.chunks(70_000) {
+        ingest.write(Bytes::copy_from_slice(block)).await?;
+    }
+    ingest.finish().await
+}
+
+async fn read(store: &Store, id: BlobId) -> Result<Vec<u8>, Error> {
+    let mut reader = store.reader(id).await?;
+    let mut data = Vec::new();
+    while let Some(bytes) = reader.next().await? {
+        data.extend_from_slice(&bytes);
+    }
+    Ok(data)
+}
+
+/// A disk on which the n-th change fails, once or from then on.
+#[derive(Debug)]
+struct BadDisk {
+    changes: AtomicUsize,
+    fails_at: AtomicUsize,
+    for_good: bool,
+}
+
+impl BadDisk {
+    fn sound(for_good: bool) -> Arc<BadDisk> {
+        Arc::new(BadDisk {
+            changes: AtomicUsize::new(0),
+            fails_at: AtomicUsize::new(usize::MAX),
+            for_good,
+        })
+    }
+
+    /// Counts from here, and fails at this one.
+    fn fail_at(&self, change: usize) {
+        self.changes.store(0, Ordering::SeqCst);
+        self.fails_at.store(change, Ordering::SeqCst);
+    }
+
+    fn change<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let change = self.changes.fetch_add(1, Ordering::SeqCst);
+        let fails_at = self.fails_at.load(Ordering::SeqCst);
+        if change == fails_at || (self.for_good && change > fails_at) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        work()
+    }
+}
+
+impl Disk for BadDisk {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        self.change(|| RealDisk.create(path))
+    }
+    fn append(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        self.change(|| RealDisk.append(file, bytes))
+    }
+    fn sync(&self, file: &File) -> io::Result<()> {
+        self.change(|| RealDisk.sync(file))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(|| RealDisk.rename(from, to))
+    }
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.change(|| RealDisk.sync_directory(path))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_at_any_change_fails_that_upload_and_no_other() {
+    for for_good in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = BadDisk::sound(for_good);
+        let options = small_packs();
+        let store = Store::open_on(disk.clone(), directory.path(), options)
+            .await
+            .unwrap();
+        let mut whole = HashMap::new();
+        let mut failures = 0;
+        for change in 0.. {
+            disk.fail_at(change);
+            // New bytes each time, so that nothing is spared by what is known.
+            let data = noise(change as u64, 1_200_000);
+            let mut ingest = store.ingest("blog").await.unwrap();
+            let mut follower = ingest.follow();
+            let written = ingest.write(Bytes::from(data.clone())).await;
+            let outcome = match written {
+                Ok(()) => ingest.finish().await,
+                Err(error) => Err(error),
+            };
+            let survived = disk.changes.load(Ordering::SeqCst) <= change;
+            disk.fail_at(usize::MAX);
+            match outcome {
+                Ok(info) => {
+                    whole.insert(info.id, data);
+                    assert!(survived, "change {change} failed and nobody noticed");
+                    break;
+                }
+                Err(error) => {
+                    assert!(
+                        matches!(error, Error::StorageFull { .. }),
+                        "change {change}: {error}"
+                    );
+                    failures += 1;
+                }
+            }
+            // The follower saw the end (then all the bytes were there) or an error.
+            let mut seen = Vec::new();
+            let end = loop {
+                match follower.next().await {
+                    Ok(Some(bytes)) => seen.extend_from_slice(&bytes),
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            match end {
+                Ok(()) => assert!(seen == data),
+                Err(error) => assert!(matches!(error, Error::Interrupted { .. }), "{error}"),
+            }
+            // The disk is sound again, and so is the store.
+            let data = noise(1_000_000 + change as u64, 100_000);
+            let info = upload(&store, &data).await.unwrap();
+            whole.insert(info.id, data);
+        }
+        assert!(failures > 20, "{failures}");
+        drop(store);
+        let store = Store::open(directory.path(), small_packs()).await.unwrap();
+        let blobs = store.blobs(None, 1000).await.unwrap();
+        assert_eq!(blobs.len(), whole.len());
+        for (id, data) in &whole {
+            assert!(read(&store, *id).await.unwrap() == *data);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_packs_alone_say_what_every_blob_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), small_packs()).await.unwrap();
+    let shared = noise(1, 1_000_000);
+    let mut written = HashMap::new();
+    for data in [
+        Vec::new(),
+        shared.clone(),
+        [shared.clone(), noise(2, 900_000)].concat(),
+        [noise(3, 500_000), shared.clone(), shared].concat(),
+    ] {
+        let info = upload(&store, &data).await.unwrap();
+        written.insert(info.id, (info, data));
+    }
+    drop(store);
+    fs::remove_file(directory.path().join("index.db")).unwrap();
+
+    let mut chunks: HashMap<ChunkId, Vec<u8>> = HashMap::new();
+    let mut parts: HashMap<BlobId, Vec<Part>> = HashMap::new();
+    let mut records = Vec::new();
+    for path in fs::read_dir(directory.path().join("packs")).unwrap() {
+        let pack = Pack::open(&path.unwrap().path()).unwrap();
+        for entry in &pack.entries {
+            let bytes = pack.read(entry).unwrap();
+            match entry.kind {
+                Kind::Chunk => {
+                    let again = chunks.insert(entry.id, bytes);
+                    assert!(again.is_none(), "a chunk was stored twice");
+                }
+                Kind::Manifest => {
+                    let part = Part::decode(&bytes, entry.id.as_bytes()).unwrap();
+                    parts.entry(part.blob).or_default().push(part);
+                }
+                Kind::Blob => records.push(serde_json::from_slice::<BlobRecord>(&bytes).unwrap()),
+                Kind::Other(_) => unreachable!(),
+            }
+        }
+    }
+    assert_eq!(records.len(), written.len());
+    for record in records {
+        let (info, data) = &written[&record.info.id];
+        assert_eq!(&record.info, info);
+        let mut list = parts.remove(&info.id).unwrap_or_default();
+        list.sort_by_key(|part| part.first_byte);
+        let rebuilt: Vec<u8> = list
+            .iter()
+            .flat_map(|part| &part.chunks)
+            .flat_map(|chunk| chunks[&chunk.id].clone())
+            .collect();
+        assert!(rebuilt == *data);
+    }
+}
+
+async fn count(directory: &Path, sql: &'static str) -> i64 {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(directory.join("index.db"));
+    let mut index = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query_scalar(sql).fetch_one(&mut index).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_running_upload_holds_every_pack_it_leans_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), small_packs()).await.unwrap();
+    let data = noise(1, 5_000_000);
+    upload(&store, &data).await.unwrap();
+    let packs = count(directory.path(), "SELECT COUNT(*) FROM pack").await;
+    assert!(packs > 5);
+    let leases = "SELECT COUNT(*) FROM lease";
+    assert_eq!(count(directory.path(), leases).await, 0);
+
+    // The whole of it again, and more than the window, so that the packer has seen the former.
+    let mut ingest = store.ingest("blog").await.unwrap();
+    ingest.write(Bytes::from(data)).await.unwrap();
+    ingest
+        .write(Bytes::from(noise(2, 6_000_000)))
+        .await
+        .unwrap();
+    assert!(count(directory.path(), leases).await >= packs);
+    let info = ingest.finish().await.unwrap();
+    assert_eq!(count(directory.path(), leases).await, 0);
+    assert_eq!(read(&store, info.id).await.unwrap().len(), 11_000_000);
+
+    // One that is given up lets go as well.
+    let mut ingest = store.ingest("blog").await.unwrap();
+    ingest
+        .write(Bytes::from(noise(3, 6_000_000)))
+        .await
+        .unwrap();
+    assert!(count(directory.path(), leases).await > 0);
+    drop(ingest);
+    while count(directory.path(), leases).await > 0 {
+        tokio::task::yield_now().await;
+    }
+    let lost = "SELECT COUNT(*) FROM manifest WHERE blob NOT IN (SELECT id FROM blob)";
+    assert_eq!(count(directory.path(), lost).await, 0);
+}
+
+#[tokio::test]
+async fn nothing_leans_on_a_pack_that_is_being_collected() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), small_packs()).await.unwrap();
+    let data = noise(1, 2_000_000);
+    upload(&store, &data).await.unwrap();
+    let packs = count(directory.path(), "SELECT COUNT(*) FROM pack").await;
+    // What a collector does first.
+    count(directory.path(), "UPDATE pack SET state = 1 RETURNING 0").await;
+    let info = upload(&store, &data).await.unwrap();
+    let stale = "SELECT COUNT(*) FROM chunk JOIN pack ON pack.id = chunk.pack WHERE state <> 0";
+    assert_eq!(count(directory.path(), stale).await, 0);
+    let now = count(directory.path(), "SELECT COUNT(*) FROM pack").await;
+    assert!(now >= 2 * packs);
+    assert!(read(&store, info.id).await.unwrap() == data);
+}
+
+#[tokio::test]
+async fn a_stage_that_panics_fails_its_upload() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), small_packs()).await.unwrap();
+    let mut ingest = store.ingest("blog").await.unwrap();
+    let mut follower = ingest.follow();
+    drop(Stage::new(&ingest.flow, "test"));
+    let failed = ingest.write(Bytes::from_static(b"more")).await;
+    assert!(matches!(failed, Err(Error::Defect { part: "test" })));
+    let failed = ingest.finish().await;
+    assert!(matches!(failed, Err(Error::Defect { part: "test" })));
+    assert!(matches!(
+        follower.next().await,
+        Err(Error::Interrupted { .. })
+    ));
+    upload(&store, b"after").await.unwrap();
+}
