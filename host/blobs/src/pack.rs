@@ -23,8 +23,8 @@
 //! | offset | 8 | where the record begins, from the start of the file |
 //! | id | 32 | BLAKE3 of the decoded bytes |
 //!
-//! A chunk's record is the chunk. A part of a manifest is a run of a blob's chunk list, as written in
-//! [`manifest`](crate::manifest). A blob's record is a JSON object: its id, namespace, sizes, digests and
+//! A chunk's record is the chunk. A part of a manifest is a run of a blob's chunk list, as `manifest`
+//! describes. A blob's record is a JSON object: its id, namespace, sizes, digests and
 //! chunker; it lies in the last pack of its upload, so whoever finds it may take the blob for complete as
 //! soon as every part of its manifest and every chunk these name is found in some pack. What a blob
 //! deduplicated lies in packs of earlier uploads.
@@ -41,6 +41,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
+use zstd::bulk::Decompressor;
 
 use crate::{Digest, Error};
 
@@ -59,6 +60,10 @@ const TRAILER_MAGIC: [u8; 8] = *b"CFDMPEND";
 pub(crate) const HEADER_BYTES: usize = 32;
 const ENTRY_BYTES: usize = 52;
 const TRAILER_BYTES: usize = 64;
+
+/// No record that was ever written is longer, so none is read: a damaged length must not take the memory.
+/// Chunks have at most 256 KiB, parts of manifests 147 kB.
+const MAX_RECORD_BYTES: u32 = 4 * 1024 * 1024;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,13 +192,15 @@ impl Pack {
     ///
     /// [`Error::Corrupt`] if they are not what was written, [`Error::Io`] if they cannot be read.
     pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
-        read_record(&self.file, entry.extent, entry.id).map_err(|reason| match reason {
-            RecordError::Io(source) => Error::io("reading the pack", &self.path, source),
-            RecordError::Wrong(detail) => Error::Corrupt {
-                what: format!("record {}", entry.id),
-                place: file_name(&self.path),
-                detail: detail.to_owned(),
-            },
+        read_record(&self.file, entry.extent, entry.id, &mut Decoder::default()).map_err(|reason| {
+            match reason {
+                RecordError::Io(source) => Error::io("reading the pack", &self.path, source),
+                RecordError::Wrong(detail) => Error::Corrupt {
+                    what: format!("record {}", entry.id),
+                    place: file_name(&self.path),
+                    detail: detail.to_owned(),
+                },
+            }
         })
     }
 }
@@ -219,8 +226,35 @@ pub(crate) enum RecordError {
     Wrong(&'static str),
 }
 
+/// Decodes records, one after the other, with one context.
+#[derive(Default)]
+pub(crate) struct Decoder(Option<Decompressor<'static>>);
+
+impl Decoder {
+    fn decode(&mut self, stored: Vec<u8>, extent: Extent) -> Result<Vec<u8>, RecordError> {
+        if extent.encoding == Encoding::Raw {
+            return Ok(stored);
+        }
+        let decompressor = match &mut self.0 {
+            Some(decompressor) => decompressor,
+            none => none.insert(Decompressor::new().map_err(RecordError::Io)?),
+        };
+        decompressor
+            .decompress(&stored, extent.bytes as usize)
+            .map_err(|_| RecordError::Wrong("it does not decompress"))
+    }
+}
+
 /// Reads, decodes and verifies one record. Blocks.
-pub(crate) fn read_record(file: &File, extent: Extent, id: Digest) -> Result<Vec<u8>, RecordError> {
+pub(crate) fn read_record(
+    file: &File,
+    extent: Extent,
+    id: Digest,
+    decoder: &mut Decoder,
+) -> Result<Vec<u8>, RecordError> {
+    if extent.stored.max(extent.bytes) > MAX_RECORD_BYTES {
+        return Err(RecordError::Wrong("it is longer than any record"));
+    }
     let mut stored = vec![0; extent.stored as usize];
     match file.read_exact_at(&mut stored, extent.offset) {
         Ok(()) => {}
@@ -229,11 +263,7 @@ pub(crate) fn read_record(file: &File, extent: Extent, id: Digest) -> Result<Vec
         }
         Err(error) => return Err(RecordError::Io(error)),
     }
-    let bytes = match extent.encoding {
-        Encoding::Raw => stored,
-        Encoding::Zstd => zstd::bulk::decompress(&stored, extent.bytes as usize)
-            .map_err(|_| RecordError::Wrong("it does not decompress"))?,
-    };
+    let bytes = decoder.decode(stored, extent)?;
     if bytes.len() != extent.bytes as usize {
         return Err(RecordError::Wrong(
             "it has another length than the index says",

@@ -15,6 +15,9 @@ use crate::pack;
 use crate::reader::PackFiles;
 use crate::{BlobId, BlobInfo, Error, Ingest, MAX_NAMESPACE_BYTES, Reader};
 
+/// The index's file name.
+const INDEX: &str = "index.db";
+
 /// How long to wait for another store to let go of the directory: long enough for the threads of uploads
 /// that were given up when it was dropped.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -92,7 +95,14 @@ impl Store {
                 .await
                 .map_err(|_| Error::Defect { part: "opening" })??
         };
-        let index = Index::open(&directory.join("index.db")).await?;
+        let index = Index::open(&directory.join(INDEX)).await?;
+        {
+            let directory = directory.to_path_buf();
+            let disk = Arc::clone(&disk);
+            tokio::task::spawn_blocking(move || sync(disk.as_ref(), &directory))
+                .await
+                .map_err(|_| Error::Defect { part: "opening" })??;
+        }
         Ok(Store {
             shared: Arc::new(Shared {
                 directory: directory.to_path_buf(),
@@ -222,23 +232,40 @@ fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<File, Erro
     fs::create_dir_all(packs).map_err(|source| Error::io("making", packs, source))?;
     let lock = lock(directory)?;
     let failed = |source| Error::io("listing", packs, source);
+    let mut whole = 0_u64;
     for entry in fs::read_dir(packs).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
+        whole += u64::from(path.extension().is_some_and(|end| end == pack::EXTENSION));
         if path.extension().is_some_and(|end| end == pack::TEMPORARY) {
             disk.remove(&path)
                 .map_err(|source| Error::io("removing the torn pack", &path, source))?;
         }
     }
-    for made in [packs, directory].into_iter().chain(directory.parent()) {
-        let made = if made.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            made
-        };
-        disk.sync_directory(made)
-            .map_err(|source| Error::io("syncing the directory", made, source))?;
+    let index = directory.join(INDEX);
+    if whole > 0 && !index.exists() {
+        // An empty index over packs would look like a store without blobs.
+        return Err(Error::Format {
+            path: index,
+            detail: format!(
+                "it is missing, and there are {whole} packs: put it back, or move the packs away"
+            ),
+        });
+    }
+    sync(disk, packs)?;
+    if let Some(parent) = directory.parent() {
+        sync(disk, parent)?;
     }
     Ok(lock)
+}
+
+fn sync(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    disk.sync_directory(directory)
+        .map_err(|source| Error::io("syncing the directory", directory, source))
 }
 
 fn lock(directory: &Path) -> Result<File, Error> {

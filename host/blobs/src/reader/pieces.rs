@@ -10,7 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::index::Stored;
-use crate::pack::{self, Extent, RecordError};
+use crate::pack::{self, Decoder, Extent, RecordError};
 use crate::{ChunkId, Error};
 
 /// How many packs are kept open: one for each of many readers, and few beside a process's limit of 1024.
@@ -72,10 +72,14 @@ impl PackFiles {
 
     /// Reads and verifies these. Blocks.
     pub(crate) fn read(&self, pieces: &[Piece]) -> Result<VecDeque<Bytes>, PieceError> {
-        pieces.iter().map(|piece| self.read_one(piece)).collect()
+        let mut decoder = Decoder::default();
+        pieces
+            .iter()
+            .map(|piece| self.read_one(piece, &mut decoder))
+            .collect()
     }
 
-    fn read_one(&self, piece: &Piece) -> Result<Bytes, PieceError> {
+    fn read_one(&self, piece: &Piece, decoder: &mut Decoder) -> Result<Bytes, PieceError> {
         let (name, pack, file, extent) = match &piece.place {
             Place::Open { file, extent } => (None, None, Ok(Arc::clone(file)), *extent),
             Place::Packed(stored) => (
@@ -111,7 +115,7 @@ impl PackFiles {
             }
             Err(error) => return Err(failed(error)),
         };
-        match pack::read_record(&file, extent, piece.id) {
+        match pack::read_record(&file, extent, piece.id, decoder) {
             Ok(bytes) => Ok(Bytes::from(bytes).slice(piece.skip as usize..)),
             Err(RecordError::Wrong(detail)) => {
                 let suspect = pack.map_or(Suspect::Unnamed, |pack| Suspect::Chunk {

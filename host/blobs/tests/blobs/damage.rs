@@ -88,6 +88,25 @@ async fn a_missing_pack_is_noticed_and_healed() {
 }
 
 #[tokio::test]
+async fn a_store_that_has_lost_its_index_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = open(directory.path()).await;
+    store(&blobs, "blog", b"something").await;
+    drop(blobs);
+    let index = directory.path().join("index.db");
+    let aside = directory.path().join("aside.db");
+    // The last connection writes the log back into the file before it goes.
+    while directory.path().join("index.db-wal").exists() {
+        tokio::task::yield_now().await;
+    }
+    fs::rename(&index, &aside).unwrap();
+    let refused = Store::open(directory.path(), cofferdam_blobs::StoreOptions::default()).await;
+    assert!(matches!(refused, Err(Error::Format { .. })), "{refused:?}");
+    fs::rename(&aside, &index).unwrap();
+    open(directory.path()).await;
+}
+
+#[tokio::test]
 async fn a_damaged_manifest_is_noticed() {
     let directory = tempfile::tempdir().unwrap();
     let data = noise(1, 1_000_000);
@@ -97,6 +116,7 @@ async fn a_damaged_manifest_is_noticed() {
         "DELETE FROM manifest",
         "DELETE FROM chunk",
         "UPDATE chunk SET bytes = bytes + 1",
+        "UPDATE chunk SET stored_bytes = 4000000000",
     ] {
         let blobs = open(directory.path()).await;
         let info = store(&blobs, "blog", &data).await;
