@@ -1,3 +1,10 @@
-//! Compiles the guests of this crate for WebAssembly.
+//! Compiles the plugins that ship for WebAssembly.
 
-fn main() {}
+fn main() {
+    let guests = cofferdam_guest_build::compile(&[
+        "cofferdam-unpack",
+        "cofferdam-precompress",
+        "cofferdam-serve",
+    ]);
+    cofferdam_guest_build::write_module(&guests);
+}

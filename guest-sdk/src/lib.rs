@@ -59,7 +59,7 @@
 //! # Layout
 //!
 //! - `context`: who this run is for, and its typed configuration
-//! - `report`: progress, warnings, typed outputs
+//! - `report`, `bytes`: progress, warnings, typed outputs; byte counts for people
 //! - `files`: the directories of a step, and the executable bit
 //! - `secrets`: what was granted by name
 //! - `entry`: from a returned error to a last line and an exit code
@@ -67,6 +67,7 @@
 //! - `host`: the calls themselves, to the real host or to the stand-in
 //! - [`testing`]: running a step's function in a native test
 
+mod bytes;
 mod context;
 pub mod description;
 mod entry;
@@ -78,6 +79,7 @@ mod secrets;
 #[cfg(not(target_os = "wasi"))]
 pub mod testing;
 
+pub use bytes::Bytes;
 pub use context::{Context, Phase, config, context};
 pub use entry::run;
 pub use error::Error;

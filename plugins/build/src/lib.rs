@@ -23,16 +23,21 @@ pub const TARGET: &str = "wasm32-wasip2";
 /// The profile guests are built with: always optimised, because a guest's speed is a host's latency.
 const PROFILE: &str = "guest";
 
-/// One compiled guest.
+/// One compiled guest: a program, or a library of the type `cdylib` (which is what a component is that
+/// exports a handler and no `main`).
 #[derive(Debug, Clone)]
 pub struct Guest {
     /// The name of its binary, without `.wasm`.
     pub name: String,
+    /// The version of its package.
+    pub version: String,
+    /// Its package's `Cargo.toml`.
+    manifest: PathBuf,
     /// Where the component lies.
     pub path: PathBuf,
 }
 
-/// Compiles every binary of the given workspace packages and returns them sorted by name.
+/// Compiles every program and `cdylib` of the given workspace packages and returns them sorted by name.
 ///
 /// # Panics
 ///
@@ -72,19 +77,19 @@ pub fn compile(packages: &[&str]) -> Vec<Guest> {
         packages.join(" -p "),
     );
 
-    let mut guests = executables(&String::from_utf8_lossy(&output.stdout));
+    let mut guests = artifacts(&String::from_utf8_lossy(&output.stdout));
     guests.sort_by(|a, b| a.name.cmp(&b.name));
     assert!(
         !guests.is_empty(),
-        "{} have no binaries",
+        "{} have neither programs nor cdylibs",
         packages.join(", ")
     );
     watch_sources(&root, &target_dir, &guests);
     guests
 }
 
-/// Writes `$OUT_DIR/guests.rs`: one `pub const NAME: &[u8]` for each guest and `pub const ALL`, a table of
-/// names and bytes. The guests are copied beside it, so that the binary does not depend on another
+/// Writes `$OUT_DIR/guests.rs`: for each guest `pub const NAME: &[u8]` and `pub const NAME_VERSION: &str`,
+/// and for all of them `pub const ALL`, a table of names and bytes. The guests are copied beside it, so that the binary does not depend on another
 /// directory's clean-up.
 ///
 /// # Panics
@@ -103,6 +108,12 @@ pub fn write_module(guests: &[Guest]) {
             module,
             "/// The component `{}`.\npub const {constant}: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\"));\n",
             guest.name
+        )
+        .expect("writing to a string does not fail");
+        write!(
+            module,
+            "/// The version of `{}`.\npub const {constant}_VERSION: &str = {:?};\n",
+            guest.name, guest.version
         )
         .expect("writing to a string does not fail");
         write!(table, "    (\"{}\", {constant}),\n", guest.name)
@@ -176,30 +187,46 @@ fn leaks_into_guests(name: &str) -> bool {
         || name.starts_with("DEP_")
 }
 
-/// The executables that cargo's JSON messages name. Only two fields of one kind of message matter, and
-/// file names of components hold no escapes, so a JSON parser would be the only dependency of this crate.
-fn executables(messages: &str) -> Vec<Guest> {
-    let marker = "\"executable\":\"";
+/// The guests that cargo's JSON messages name. Only a few fields of one kind of message matter, and file
+/// names of components hold no escapes but Windows' separators, so a JSON parser would be the only dependency
+/// of this crate.
+fn artifacts(messages: &str) -> Vec<Guest> {
     let mut guests = Vec::new();
     for line in messages
         .lines()
         .filter(|line| line.contains("\"reason\":\"compiler-artifact\""))
     {
-        let Some(start) = line.find(marker).map(|at| at + marker.len()) else {
+        let is_library = line.contains("\"crate_types\":[\"cdylib\"]");
+        let file = field(line, "\"executable\":\"")
+            .or_else(|| field(line, "\"filenames\":[\"").filter(|_| is_library));
+        let Some(path) = file.map(PathBuf::from) else {
             continue;
         };
-        let Some(end) = line[start..].find('"') else {
-            continue;
-        };
-        let path = PathBuf::from(line[start..start + end].replace("\\\\", "\\"));
         let name = path
             .file_stem()
-            .expect("an executable has a name")
+            .expect("a file that was compiled has a name")
             .to_string_lossy()
-            .into_owned();
-        guests.push(Guest { name, path });
+            .replace('_', "-");
+        // `path+file:///...#1.0.0`, or `#name@1.0.0` where the directory has another name.
+        let id = field(line, "\"package_id\":\"").unwrap_or_default();
+        let version = id.rsplit(['#', '@']).next().unwrap_or_default();
+        guests.push(Guest {
+            name,
+            version: version.to_owned(),
+            manifest: field(line, "\"manifest_path\":\"")
+                .map(PathBuf::from)
+                .unwrap_or_default(),
+            path,
+        });
     }
     guests
+}
+
+/// The text between `marker` and the next quote.
+fn field(line: &str, marker: &str) -> Option<String> {
+    let start = line.find(marker)? + marker.len();
+    let len = line[start..].find('"')?;
+    Some(line[start..start + len].replace("\\\\", "\\"))
 }
 
 /// Makes the outer cargo run the build script again when a source of a guest changes: the compiler's own
@@ -216,7 +243,13 @@ fn watch_sources(root: &Path, target_dir: &Path, guests: &[Guest]) {
     println!("cargo::rerun-if-env-changed=RUSTC");
     for guest in guests {
         let list = guest.path.with_extension("d");
-        let text = fs::read_to_string(&list).unwrap_or_default();
+        // What the list does not name: the package's version and features.
+        println!("cargo::rerun-if-changed={}", guest.manifest.display());
+        let Ok(text) = fs::read_to_string(&list) else {
+            let package = guest.manifest.parent().unwrap_or(root);
+            println!("cargo::rerun-if-changed={}", package.display());
+            continue;
+        };
         let sources = text.split_once(": ").map_or("", |(_, sources)| sources);
         for source in sources.replace("\\ ", "\u{0}").split_whitespace() {
             let source = PathBuf::from(source.replace('\u{0}', " "));

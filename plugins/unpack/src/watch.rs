@@ -1,5 +1,7 @@
 //! What a person sees while a package is unpacked.
 
+use cofferdam_sdk::Bytes;
+
 use crate::Summary;
 use crate::name::Name;
 
@@ -31,7 +33,7 @@ impl Watch {
     }
 
     pub(crate) fn file(&mut self, name: &Name, size: u64, files: u64, bytes: u64) {
-        self.list(|| format!("{}  {}", name.as_str(), human(size)));
+        self.list(|| format!("{}  {}", name.as_str(), Bytes(size)));
         if files >= self.told_files + PROGRESS_FILES {
             self.tell(files, bytes);
         }
@@ -54,8 +56,8 @@ impl Watch {
         }
         println!(
             "{text}: {} from {} of {}",
-            human(summary.bytes),
-            human(summary.package_bytes),
+            Bytes(summary.bytes),
+            Bytes(summary.package_bytes),
             summary.format
         );
         if summary.files == 0 && summary.links == 0 {
@@ -87,33 +89,12 @@ fn counted(count: u64, noun: &str) -> String {
     }
 }
 
-/// A number of bytes with its unit: `512 B`, `17.3 KiB`.
-fn human(bytes: u64) -> String {
-    let mut unit = "B";
-    let mut scaled = u128::from(bytes) * 10;
-    for next in ["KiB", "MiB", "GiB", "TiB"] {
-        if scaled < 10 * 1024 {
-            break;
-        }
-        scaled = (scaled + 512) / 1024;
-        unit = next;
-    }
-    if unit == "B" {
-        return format!("{bytes} B");
-    }
-    format!("{}.{} {unit}", scaled / 10, scaled % 10)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{counted, human};
+    use super::counted;
 
     #[test]
     fn numbers_read_as_people_write_them() {
-        assert_eq!(human(0), "0 B");
-        assert_eq!(human(1023), "1023 B");
-        assert_eq!(human(1536), "1.5 KiB");
-        assert_eq!(human(300 * 1024 * 1024), "300.0 MiB");
         assert_eq!(counted(1, "file"), "1 file");
         assert_eq!(counted(2, "directory"), "2 directories");
     }

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(number(b"\0\0\0\0\0\0\0\0"), Some(0));
         assert_eq!(number(b"        "), Some(0));
         assert_eq!(number(b"00000008"), None);
-        assert_eq!(number(b"0644\0001\0"), None);
+        assert_eq!(number(b"0644\x00\x30\x30\x31\0"), None);
         assert_eq!(number(b"-0000001"), None);
         assert_eq!(
             number(&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]),

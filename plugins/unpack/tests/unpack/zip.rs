@@ -169,7 +169,7 @@ fn names_in_a_zip_are_judged_like_all_others() {
     let twice = [Member::stored("a", "1"), Member::stored("a", "2")];
     refused(&zip(&twice), Reason::EntryDuplicate);
     let undeclared = Member::stored("caf\u{e9}", "x").both(|said| said.flags = 0);
-    refused(&zip(&[undeclared.clone()]), Reason::NameNotUtf8);
+    refused(&zip(std::slice::from_ref(&undeclared)), Reason::NameNotUtf8);
     let unicode = |name: &str| {
         let mut extra = vec![0x75, 0x70, (name.len() + 5) as u8, 0, 1, 0, 0, 0, 0];
         extra.extend_from_slice(name.as_bytes());
