@@ -1,2 +1,116 @@
-//! The `cofferdam` command.
-fn main() {}
+//! The `cofferdam` command: run a server, deploy to one, look at what it did.
+//!
+//! The program talks to a server over HTTP alone, also to the one that `up` runs in this very process.
+//!
+//! # Layout
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`args`] | the command line |
+//! | [`cmd`] | one module for each command |
+//! | [`deployment`] | admit, send, follow: what `deploy` and `up` share |
+//! | [`manifest`] | `cofferdam.toml`, and the head it becomes |
+//! | [`pack`] | a directory as a deterministic tar stream |
+//! | [`package`] | a directory, an archive or standard input as one bounded stream |
+//! | [`api`] | the HTTP client: JSON, the streaming upload, event streams that survive their connection |
+//! | [`event`] | what the events say |
+//! | [`ui`] | what a person sees of them |
+//! | [`exit`], [`advice`] | how a command ends, and what to do about it |
+//! | [`signal`] | ctrl-c, the first and the second |
+//!
+//! Exit codes: 0 done; 1 the deployment failed; 2 usage; 3 refused; 4 the server is out of reach; 130
+//! interrupted.
+
+mod advice;
+mod api;
+mod args;
+mod cmd;
+mod deployment;
+mod event;
+mod exit;
+mod manifest;
+mod pack;
+mod package;
+mod plugin;
+mod project;
+mod signal;
+mod ui;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::Failure;
+
+/// How long threads that are still at work may hold up the end of the program. One may sit in a read of
+/// standard input for ever.
+const LINGER: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    // Usage errors, --help and --version end here, with clap's exit codes (2, 0, 0).
+    let command = Cli::parse().command;
+    let ended = match runtime() {
+        Ok(runtime) => {
+            let ended = runtime.block_on(run(&command));
+            runtime.shutdown_timeout(LINGER);
+            ended
+        }
+        Err(failure) => Err(failure),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure, command.json());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(arguments) => cmd::serve::run(arguments).await,
+        Command::Up(arguments) => Box::pin(cmd::up::run(arguments)).await,
+        Command::Deploy(arguments) => Box::pin(cmd::deploy::run(arguments)).await,
+        Command::Events(arguments) => cmd::events::events(arguments).await,
+        Command::Log(arguments) => cmd::events::log(arguments).await,
+        Command::List(arguments) => cmd::list::deployments(arguments).await,
+        Command::Show(arguments) => cmd::show::run(arguments).await,
+        Command::Projects(arguments) => cmd::list::projects(arguments).await,
+        Command::Plugin(command) => cmd::plugin::run(command).await,
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Machine(error.into()))
+}
+
+/// Says why on standard error, and with `--json` on standard output too.
+fn report(failure: &Failure, json: bool) {
+    if json {
+        let _ = writeln!(std::io::stdout(), "{}", failure.to_json());
+    }
+    // The person has just been shown everything about a deployment that failed.
+    if let Failure::Deployment { .. } = failure {
+        return;
+    }
+    let mut message = format!(
+        "cofferdam: {}",
+        ui::text::escaped_lines(&failure.to_string())
+    );
+    if let Failure::Refused {
+        code: Some(code), ..
+    } = failure
+    {
+        message.push_str(&format!(" ({})", ui::text::escaped(code)));
+    }
+    if let Some(advice) = failure.advice() {
+        message.push_str(&format!("\nwhat to do: {advice}"));
+    }
+    let _ = writeln!(std::io::stderr(), "{message}");
+}

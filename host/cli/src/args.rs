@@ -1,0 +1,332 @@
+//! The command line.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::plugin::{PluginFile, PluginName};
+use crate::project::Project;
+
+/// Where `serve` keeps everything, and where clients look for its token.
+pub(crate) const DATA: &str = "./cofferdam-data";
+
+/// The API's address when none is given.
+pub(crate) const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9300);
+
+/// The ingress's address when none is given.
+pub(crate) const INGRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// Receive packages over HTTP, run what has to happen to them as sandboxed WebAssembly steps, serve the result.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cofferdam",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  cofferdam up ./site                     serve and deploy a directory, in one go
+  cofferdam serve                         a server; its data in ./cofferdam-data
+  cofferdam deploy ./site                 send a directory to it
+  git archive HEAD | cofferdam deploy --project blog -
+
+Exit codes: 0 done, 1 the deployment failed, 2 usage, 3 refused, 4 the server is out of reach, 130 interrupted.
+Progress and prose go to standard error; standard output has the URL, the id or, with --json, JSON lines."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a server: the API that takes packages, and the ingress that serves releases
+    Serve(ServeArgs),
+    /// Serve, deploy one package, show its URL, and keep serving until ctrl-c
+    #[command(after_help = UP_HELP)]
+    Up(UpArgs),
+    /// Send a package to a server and follow its deployment to the end
+    #[command(after_help = DEPLOY_HELP)]
+    Deploy(DeployArgs),
+    /// Follow a deployment's events, from the first or from after one, to its end
+    #[command(after_help = "Exits with 1 when the deployment fails, like deploy does.")]
+    Events(EventsArgs),
+    /// Print what is recorded of a deployment's log
+    Log(OneArgs),
+    /// List deployments, newest first
+    List(ListArgs),
+    /// Show one deployment
+    Show(OneArgs),
+    /// List projects and what they serve
+    Projects(AllArgs),
+    /// Admit plugins, list them
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+}
+
+const UP_HELP: &str = "\
+Examples:
+  cofferdam up ./site
+  cofferdam up ./site --data ./data --ingress 127.0.0.1:0
+  cofferdam up ./app --plugin fill@0.1.0=fill.wasm
+  cofferdam up --once ./site              deploy, then stop: does this package work?
+
+Without --data, everything is in a temporary directory that is removed at the end. An address that is not given
+and taken is replaced by a free one. A [plugins] table in cofferdam.toml is admitted first.
+
+DIR is packed as `cofferdam deploy --help` says.";
+
+const DEPLOY_HELP: &str = "\
+Examples:
+  cofferdam deploy                        this directory, to http://127.0.0.1:9300
+  cofferdam deploy ./site --project blog --message 'spring cleaning'
+  cofferdam deploy site.tar.zst --url http://10.0.0.7:9300
+  url=$(cofferdam deploy ./site)          the URL is all that goes to standard output
+  id=$(cofferdam deploy --detach ./site)  leave when the package is safe; the id goes to standard output
+
+DIR is packed here: sorted, without times and owners, so the same files are the same bytes every time. What
+.gitignore and .cofferdamignore files in it name is left out (the latter wins: !dist/ brings back what a .gitignore
+leaves out), and so are .git and, at the top, cofferdam.toml and .cofferdamignore. Symlinks are kept when they
+stay inside; one that dangles or leaves the directory, a socket or a pipe is an error.
+ARCHIVE (tar, tar.gz, tar.zst, zip) and - (standard input) are sent as they are; a cofferdam.toml inside is not
+read, --config FILE names one.";
+
+/// Where the package is and how it is sent.
+#[derive(Debug, Args)]
+pub(crate) struct PackageArgs {
+    /// A directory, an archive, or - for standard input
+    #[arg(value_name = "DIR|ARCHIVE|-", default_value = ".")]
+    pub(crate) package: String,
+    /// The project to deploy [default: cofferdam.toml's, else the directory's name]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) project: Option<Project>,
+    /// A word about this deployment, kept in its record
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// Read this instead of the package's own cofferdam.toml
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Admit a local component as a plugin first; can be given more than once
+    #[arg(long = "plugin", value_name = "NAME@VERSION=FILE")]
+    pub(crate) plugins: Vec<PluginFile>,
+    /// Compress a directory with zstd on its way: for slow links. The server then stores it whole, every time
+    #[arg(long)]
+    pub(crate) compress: bool,
+}
+
+/// Which server, and by what right.
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// The server's API
+    #[arg(long, value_name = "URL", env = "COFFERDAM_URL", default_value_t = format!("http://{API}"))]
+    pub(crate) url: String,
+    /// The token to use [default: the admin token in --data, to this machine only]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "COFFERDAM_TOKEN",
+        hide_env_values = true
+    )]
+    pub(crate) token: Option<String>,
+    /// The data directory of a server on this machine, for its token
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    pub(crate) data: PathBuf,
+}
+
+/// Where a server listens and what it is called.
+#[derive(Debug, Args)]
+pub(crate) struct ListenArgs {
+    /// Where the API listens; port 0 takes a free one [default: 127.0.0.1:9300]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) api: Option<SocketAddr>,
+    /// Where releases are served; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) ingress: Option<SocketAddr>,
+    /// Projects are served at {project}.{domain}
+    #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
+    pub(crate) domain: String,
+    /// How the server's own log is written to standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    /// Log more; twice for everything. `RUST_LOG` wins
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where everything is kept; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) package: PackageArgs,
+    /// Where everything is kept [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+    /// Stop as soon as the deployment has ended
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Print events and the final record as JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    #[command(flatten)]
+    pub(crate) package: PackageArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Leave as soon as the server has the package; print the deployment's id
+    #[arg(short, long, visible_alias = "no-wait")]
+    pub(crate) detach: bool,
+    /// Print events and the final record as JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// The deployment: its id, or enough of its beginning or end
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Only events after this number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) after: u64,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneArgs {
+    /// The deployment: its id, or enough of its beginning or end
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AllArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only this project's
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) project: Option<Project>,
+    /// Only ones with this status (queued, extracting, ..., succeeded, failed, cancelled)
+    #[arg(short, long, value_name = "STATUS")]
+    pub(crate) status: Option<String>,
+    /// At most this many
+    #[arg(short, long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Admit a component: it is checked and compiled once, and can be run from then on
+    #[command(
+        after_help = "Example:\n  cofferdam plugin add target/wasm32-wasip2/release/fill.wasm fill@0.1.0"
+    )]
+    Add(PluginAddArgs),
+    /// List admitted plugins
+    List(AllArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PluginAddArgs {
+    /// The component's .wasm file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// What it is to be called
+    #[arg(value_name = "NAME@VERSION")]
+    pub(crate) name: PluginName,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Command {
+    /// Whether standard output is for a script.
+    pub(crate) fn json(&self) -> bool {
+        match self {
+            Command::Serve(_) => false,
+            Command::Up(args) => args.json,
+            Command::Deploy(args) => args.json,
+            Command::Events(args) => args.json,
+            Command::Log(args) | Command::Show(args) => args.json,
+            Command::List(args) => args.json,
+            Command::Projects(args) | Command::Plugin(PluginCommand::List(args)) => args.json,
+            Command::Plugin(PluginCommand::Add(args)) => args.json,
+        }
+    }
+}
+
+/// `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, or `:8080` for every interface.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let spelt = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None if text.starts_with(':') => format!("0.0.0.0{text}"),
+        None => text.to_owned(),
+    };
+    spelt
+        .parse()
+        .map_err(|_| "write it as ADDRESS:PORT, like 127.0.0.1:8080".to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_can_be_short() {
+        assert_eq!(
+            address("localhost:0").unwrap(),
+            "127.0.0.1:0".parse().unwrap()
+        );
+        assert_eq!(address(":80").unwrap(), "0.0.0.0:80".parse().unwrap());
+        assert_eq!(address("[::1]:1").unwrap(), "[::1]:1".parse().unwrap());
+        assert!(address("8080").is_err());
+    }
+}

@@ -1,0 +1,181 @@
+//! `cofferdam serve`, and what `up` shares with it: a running server with its token at hand.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use cofferdam_server::{Server, ServerOptions};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::api::Api;
+use crate::args::{API, INGRESS, ListenArgs, LogFormat, ServeArgs};
+use crate::exit::Failure;
+use crate::signal::Interrupt;
+
+/// The server's own log when nothing asks for more: what it does, and nothing of each request.
+const SERVE_LOG: &str = "info";
+
+/// A log that speaks up only when something is wrong, for commands that show something else.
+pub(crate) const QUIET_LOG: &str = "warn";
+
+pub(crate) async fn run(arguments: &ServeArgs) -> Result<(), Failure> {
+    log(&arguments.listen, SERVE_LOG)?;
+    let interrupt = Interrupt::listen()?;
+    let data = arguments.data.clone();
+    let api = arguments.listen.api.unwrap_or(API);
+    let ingress = arguments.listen.ingress.unwrap_or(INGRESS);
+    let mut running = Running::start(data, api, ingress, &arguments.listen.domain).await?;
+    running.announce("");
+    let reason = tokio::select! {
+        ended = &mut running.server => return running_ended(ended),
+        () = interrupt.raised(1) => "stopping: requests and steps may finish; ctrl-c again stops at once\n",
+    };
+    say(reason);
+    running.stop(&interrupt).await
+}
+
+/// A server in this process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) api: SocketAddr,
+    pub(crate) ingress: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) server: JoinHandle<Result<(), cofferdam_server::Error>>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Running {
+    /// Binds and runs a server.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Machine`] when an address is taken, or the data directory cannot be used.
+    pub(crate) async fn start(
+        data: PathBuf,
+        api: SocketAddr,
+        ingress: SocketAddr,
+        domain: &str,
+    ) -> Result<Running, Failure> {
+        let mut options = ServerOptions::new(data.clone());
+        options.api = api;
+        options.ingress = ingress;
+        domain.clone_into(&mut options.domain);
+        let server = Server::bind(options)
+            .await
+            .context("the server cannot start")?;
+        let (api, ingress) = (server.api_addr(), server.ingress_addr());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(server.run(async move {
+            // A dropped sender stops it too.
+            let _ = stopped.await;
+        }));
+        Ok(Running {
+            api,
+            ingress,
+            data,
+            server,
+            stop: Some(stop),
+        })
+    }
+
+    /// Says once where everything is.
+    pub(crate) fn announce(&self, remark: &str) {
+        let data = self
+            .data
+            .canonicalize()
+            .unwrap_or_else(|_| self.data.clone());
+        say(&format!(
+            "api        http://{}\ningress    http://{}\ndata       {}{remark}\ntoken      {}\n",
+            self.api,
+            self.ingress,
+            data.display(),
+            token_file(&data).display(),
+        ));
+    }
+
+    /// A client of this server, with the token that it wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Machine`] when the token cannot be read.
+    pub(crate) fn client(&self) -> Result<Api, Failure> {
+        // A server on every interface is reached through the loopback one.
+        let ip = match self.api.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let path = token_file(&self.data);
+        let token = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the token in {}", path.display()))?;
+        let url = format!("http://{}", SocketAddr::new(ip, self.api.port()));
+        Api::new(&url, Some(token), &self.data)
+    }
+
+    /// Stops in order; a second request of the user stops at once.
+    pub(crate) async fn stop(mut self, interrupt: &Interrupt) -> Result<(), Failure> {
+        drop(self.stop.take());
+        tokio::select! {
+            ended = &mut self.server => running_ended(ended),
+            () = interrupt.raised(2) => Err(Failure::Interrupted(
+                "stopped at once: what was running is taken care of at the next start".to_owned(),
+            )),
+        }
+    }
+}
+
+pub(crate) fn running_ended(
+    ended: Result<Result<(), cofferdam_server::Error>, tokio::task::JoinError>,
+) -> Result<(), Failure> {
+    ended
+        .context("the server stopped working")?
+        .context("the server failed")?;
+    Ok(())
+}
+
+fn token_file(data: &Path) -> PathBuf {
+    data.join("admin.token")
+}
+
+/// `wanted`, or a free port beside it if something else has it.
+pub(crate) fn free_or(wanted: SocketAddr) -> SocketAddr {
+    match TcpListener::bind(wanted) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            SocketAddr::new(wanted.ip(), 0)
+        }
+        _ => wanted,
+    }
+}
+
+/// Sets the server's log up, on standard error.
+pub(crate) fn log(arguments: &ListenArgs, otherwise: &str) -> Result<(), Failure> {
+    use tracing_subscriber::EnvFilter;
+    let filter = match (arguments.verbose, std::env::var("RUST_LOG")) {
+        (_, Ok(directives)) if !directives.is_empty() => EnvFilter::try_new(&directives)
+            .map_err(|error| Failure::Usage(format!("RUST_LOG cannot be understood: {error}")))?,
+        (0, _) => EnvFilter::new(otherwise),
+        (1, _) => EnvFilter::new(
+            "info,cofferdam=debug,cofferdam_server=debug,cofferdam_deploy=debug,\
+                                  cofferdam_sandbox=debug,cofferdam_blobs=debug,cofferdam_ledger=debug",
+        ),
+        _ => EnvFilter::new("debug"),
+    };
+    let colours =
+        crate::ui::Paint::for_terminal(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours.colours());
+    let set = match arguments.log_format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+    set.map_err(|error| Failure::Machine(anyhow::anyhow!("the log cannot be set up: {error}")))
+}
+
+/// To standard error, whether anybody reads it or not.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

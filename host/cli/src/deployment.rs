@@ -1,0 +1,281 @@
+//! One deployment as a client sees it: admit plugins, send the package, follow it to its end.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::api::follow::Follow;
+use crate::api::upload::{Answer, Sent};
+use crate::args::PackageArgs;
+use crate::exit::Failure;
+use crate::manifest::Manifest;
+use crate::package::{self, Source};
+use crate::plugin::PluginFile;
+use crate::project::Project;
+use crate::signal::Interrupt;
+use crate::ui::{Outcome, Ui};
+
+/// How often what moves on the screen is moved.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long after ctrl-c the server may take to say that the package is durable.
+const DETACH: Duration = Duration::from_secs(5);
+
+/// Between two questions after that.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Everything that the command line and the manifest say about a deployment.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) project: Project,
+    source: Source,
+    head: Value,
+    compress: bool,
+    plugins: Vec<PluginFile>,
+    /// The manifest's own local plugins.
+    pub(crate) listed: Vec<PluginFile>,
+}
+
+impl Job {
+    /// Reads the arguments, and the manifest that they name or the package has.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`] and [`Failure::Refused`], before anything is sent or started.
+    pub(crate) fn new(arguments: &PackageArgs) -> Result<Job, Failure> {
+        let source = Source::parse(&arguments.package)?;
+        let manifest = match (&arguments.config, &source) {
+            (Some(path), _) => Manifest::read(path)?,
+            (None, Source::Directory(root)) => Manifest::of(root)?,
+            (None, Source::Archive(_) | Source::Stdin) => Manifest::default(),
+        };
+        if arguments.compress && !matches!(source, Source::Directory(_)) {
+            return Err(Failure::Usage(
+                "--compress is for directories: an archive is sent as it is".to_owned(),
+            ));
+        }
+        let head = manifest.head(arguments.message.as_deref());
+        let project = arguments
+            .project
+            .clone()
+            .or(manifest.project)
+            .or_else(|| Project::suggested_by(&source.name()?))
+            .ok_or_else(|| {
+                Failure::Usage("the project has no name yet: give one with --project".to_owned())
+            })?;
+        Ok(Job {
+            project,
+            source,
+            head,
+            compress: arguments.compress,
+            plugins: arguments.plugins.clone(),
+            listed: manifest.plugins,
+        })
+    }
+
+    /// Takes the manifest's own plugins for admission too. Ones that the command line names go first and win.
+    pub(crate) fn admit_listed(&mut self) {
+        for plugin in std::mem::take(&mut self.listed) {
+            if !self.plugins.iter().any(|named| named.name == plugin.name) {
+                self.plugins.push(plugin);
+            }
+        }
+    }
+
+    /// Admits the local plugins.
+    ///
+    /// # Errors
+    ///
+    /// As for [`admit`].
+    pub(crate) async fn admit(
+        &self,
+        api: &Api,
+        ui: &mut Ui,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let mut attend = Attend::new(ui, interrupt);
+        for plugin in &self.plugins {
+            let view = attend
+                .during(admit(api, &plugin.name, &plugin.path))
+                .await??;
+            let digest = view.get("digest").and_then(Value::as_str);
+            attend.ui.note(&format!(
+                "admitted   {} {}",
+                plugin.name,
+                digest.unwrap_or_default()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Sends the package and leaves as soon as it is durable.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Job::run`].
+    pub(crate) async fn send(
+        self,
+        api: &Api,
+        ui: &mut Ui,
+        interrupt: &Interrupt,
+    ) -> Result<Value, Failure> {
+        let mut attend = Attend::new(ui, interrupt);
+        let package = attend
+            .during(package::open(self.source, self.compress))
+            .await??;
+        attend
+            .ui
+            .begin(self.project.as_str(), package.files, package.bytes);
+        let sent = Arc::clone(&attend.sent);
+        let request = api.deploy(&self.project, &self.head, package, Answer::Record, &sent);
+        let answer = attend.during(request).await??;
+        let record = attend.during(api.json(answer)).await??;
+        attend.tick();
+        Ok(record)
+    }
+
+    /// Sends the package and follows the deployment to its end. How it ended is the outcome's, not an error.
+    ///
+    /// # Errors
+    ///
+    /// What kept the deployment from being sent or followed. With [`Failure::Interrupted`], the message says what
+    /// becomes of it.
+    pub(crate) async fn run(
+        self,
+        api: &Api,
+        ui: &mut Ui,
+        interrupt: &Interrupt,
+    ) -> Result<Outcome, Failure> {
+        let mut attend = Attend::new(ui, interrupt);
+        let sent = Arc::clone(&attend.sent);
+        let package = attend
+            .during(package::open(self.source, self.compress))
+            .await??;
+        attend
+            .ui
+            .begin(self.project.as_str(), package.files, package.bytes);
+        let request = api.deploy(&self.project, &self.head, package, Answer::Events, &sent);
+        let answer = attend.during(request).await??;
+        let mut follow = attend.during(Follow::answer(api, answer)).await??;
+        loop {
+            match attend.during(follow.next()).await {
+                Ok(Ok(Some(events))) => {
+                    events.iter().for_each(|event| attend.ui.event(event));
+                    attend.tick();
+                }
+                Ok(Ok(None)) => break,
+                // The packer's own reason says more than the server's "upload interrupted".
+                Ok(Err(failure)) => return Err(sent.take_failure().unwrap_or(failure)),
+                Err(_) => return Err(left(api, follow.id(), &sent, interrupt).await),
+            }
+        }
+        if let Some(failure) = sent.take_failure() {
+            return Err(failure);
+        }
+        let id = follow.id().unwrap_or_default().to_owned();
+        let record = api.record(&id).await?;
+        Ok(Outcome::of(&id, record))
+    }
+}
+
+/// Admits the component in the file at `path` as the plugin `name`.
+///
+/// # Errors
+///
+/// [`Failure::Usage`] when the file cannot be read, or the server's answer.
+pub(crate) async fn admit(
+    api: &Api,
+    name: &crate::plugin::PluginName,
+    path: &Path,
+) -> Result<Value, Failure> {
+    let wasm = tokio::fs::read(path).await.map_err(|error| {
+        let why = crate::exit::plain(&error);
+        Failure::Usage(format!("cannot read the plugin {}: {why}", path.display()))
+    })?;
+    let route = format!("/v1/plugins/{}/{}", name.name, name.version);
+    api.put(&route, "application/wasm", wasm).await
+}
+
+/// Keeps the screen moving and the signals heard while something is waited for.
+struct Attend<'a> {
+    ui: &'a mut Ui,
+    interrupt: &'a Interrupt,
+    sent: Arc<Sent>,
+}
+
+impl<'a> Attend<'a> {
+    fn new(ui: &'a mut Ui, interrupt: &'a Interrupt) -> Attend<'a> {
+        Attend {
+            ui,
+            interrupt,
+            sent: Arc::new(Sent::default()),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ui.tick(self.sent.bytes(), self.sent.complete());
+    }
+
+    /// Waits for `what`, or for the user to lose patience.
+    async fn during<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut what = pin!(what);
+        let mut clock = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                done = &mut what => return Ok(done),
+                () = self.interrupt.raised(1) => {
+                    return Err(Failure::Interrupted(
+                        "interrupted before the server named the deployment".to_owned(),
+                    ));
+                }
+                _ = clock.tick() => self.tick(),
+            }
+        }
+    }
+}
+
+/// What becomes of a deployment whose client leaves. It goes on once its package is durable; a package that is
+/// all sent may need a moment for that, and the connection has to stay until then.
+async fn left(api: &Api, id: Option<&str>, sent: &Sent, interrupt: &Interrupt) -> Failure {
+    let unfinished = |id: &str| {
+        Failure::Interrupted(format!(
+            "interrupted before the package was through: deployment {id} fails as upload_interrupted"
+        ))
+    };
+    let Some(id) = id else {
+        return Failure::Interrupted(
+            "interrupted before the server named the deployment".to_owned(),
+        );
+    };
+    if !sent.complete() {
+        return unfinished(id);
+    }
+    let durable = async {
+        loop {
+            if let Ok(record) = api.record(id).await {
+                let ended = record.get("finished_at").is_some_and(|at| !at.is_null());
+                let hashed = record
+                    .pointer("/package/blake3")
+                    .is_some_and(|hash| !hash.is_null());
+                if ended || hashed {
+                    return;
+                }
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    };
+    tokio::select! {
+        () = durable => Failure::Interrupted(format!(
+            "detached: deployment {id} goes on; `cofferdam events {id}` follows it"
+        )),
+        () = interrupt.raised(2) => unfinished(id),
+        () = tokio::time::sleep(DETACH) => Failure::Interrupted(format!(
+            "interrupted: the server has not confirmed the package of deployment {id}; `cofferdam show {id}` \
+             tells what became of it"
+        )),
+    }
+}

@@ -1,0 +1,128 @@
+//! The moving lines at the foot of a terminal: the upload's bar, and a clock for every running step.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::text::{self, Paint};
+use super::transcript::Running;
+
+/// Redraws in a second: smooth enough, and no work to speak of.
+const REDRAWS: u8 = 10;
+
+/// What moves.
+#[derive(Debug)]
+pub(super) struct Live {
+    screen: MultiProgress,
+    paint: Paint,
+    upload: Option<ProgressBar>,
+    steps: Vec<(String, ProgressBar)>,
+}
+
+impl Live {
+    pub(super) fn new(paint: Paint) -> Live {
+        Live {
+            screen: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(REDRAWS)),
+            paint,
+            upload: None,
+            steps: Vec::new(),
+        }
+    }
+
+    /// The upload's bar; without a total, only what has gone and how fast.
+    pub(super) fn upload(&mut self, total: Option<u64>) {
+        let bar = match total {
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::no_length(),
+        };
+        let colour = if self.paint.colours() { ".cyan" } else { "" };
+        let template = if total.is_some() {
+            format!(
+                "{{prefix:<10}} {{bar:32{colour}}} {{binary_bytes}} of {{binary_total_bytes}}, \
+                 {{binary_bytes_per_sec}}, {{eta}} left"
+            )
+        } else {
+            "{prefix:<10} {binary_bytes}, {binary_bytes_per_sec}".to_owned()
+        };
+        bar.set_style(style(&template).progress_chars("=> "));
+        bar.set_prefix("sending");
+        self.upload = Some(self.screen.add(bar));
+    }
+
+    /// Brings the bar and the clocks to where things are.
+    pub(super) fn tick<'a>(
+        &mut self,
+        sent: u64,
+        complete: bool,
+        running: impl Iterator<Item = &'a Running>,
+    ) {
+        let running: Vec<&Running> = running.collect();
+        if complete {
+            if let Some(bar) = self.upload.take() {
+                bar.finish_and_clear();
+                self.screen.remove(&bar);
+            }
+        } else if let Some(bar) = &self.upload {
+            bar.set_position(sent);
+        }
+
+        let screen = &self.screen;
+        self.steps.retain(|(step, bar)| {
+            let keep = running.iter().any(|running| running.step == *step);
+            if !keep {
+                bar.finish_and_clear();
+                screen.remove(bar);
+            }
+            keep
+        });
+        for running in &running {
+            if !self.steps.iter().any(|(step, _)| *step == running.step) {
+                let colour = if self.paint.colours() { ".cyan" } else { "" };
+                let bar = self.screen.add(ProgressBar::new_spinner());
+                bar.set_style(style(&format!(
+                    "{{prefix:<10{colour}}} {{spinner}} {{wide_msg}}"
+                )));
+                bar.set_prefix(text::escaped(&running.step));
+                self.steps.push((running.step.clone(), bar));
+            }
+        }
+        for (step, bar) in &self.steps {
+            let Some(running) = running.iter().find(|running| running.step == *step) else {
+                continue;
+            };
+            let elapsed = running.since.elapsed();
+            // A clock that shows every millisecond is noise.
+            let shown =
+                Duration::from_millis(u64::try_from(elapsed.as_millis() / 100).unwrap_or(0) * 100);
+            let mut message = text::duration(shown);
+            if let Some(progress) = &running.progress {
+                message.push_str("  ");
+                message.push_str(progress);
+            }
+            bar.set_message(message);
+            bar.tick();
+        }
+    }
+
+    /// Writes whole lines above what moves.
+    pub(super) fn print(&mut self, lines: &str) -> io::Result<()> {
+        self.screen
+            .suspend(|| io::stderr().lock().write_all(lines.as_bytes()))
+    }
+
+    /// Takes everything that moves away.
+    pub(super) fn clear(&mut self) {
+        if let Some(bar) = self.upload.take() {
+            bar.finish_and_clear();
+        }
+        for (_, bar) in self.steps.drain(..) {
+            bar.finish_and_clear();
+        }
+        let _ = self.screen.clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates above are well formed")
+}
