@@ -27,7 +27,7 @@ pub(super) type BodyError = Box<dyn Error + Send + Sync>;
 pub(super) struct Body {
     content: Content,
     /// What must outlive the response: the route it came from, so that its release is not reaped under it.
-    lease: Option<Arc<dyn Any + Send + Sync>>,
+    _lease: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 enum Content {
@@ -58,7 +58,7 @@ impl Body {
     /// Keeps `lease` until the body is sent or dropped.
     pub(super) fn leased(self, lease: Arc<dyn Any + Send + Sync>) -> Body {
         Body {
-            lease: Some(lease),
+            _lease: Some(lease),
             ..self
         }
     }
@@ -68,7 +68,7 @@ impl From<Content> for Body {
     fn from(content: Content) -> Body {
         Body {
             content,
-            lease: None,
+            _lease: None,
         }
     }
 }
