@@ -1,8 +1,8 @@
 //! The section in which a component describes itself.
 //!
 //! The custom section `cofferdam:plugin` holds one JSON object: `name`, `version`, `description`, `phases`,
-//! `config` (a JSON Schema, against which the host checks a step's configuration before it reads any byte
-//! of the package) and `requests` (the grants that the plugin usually needs). Everything in it is optional
+//! `config_schema` (a JSON Schema, against which the host checks a step's configuration before it reads any
+//! byte of the package) and `requests` (the grants that the plugin usually needs). Everything in it is optional
 //! to the host. [`plugin!`](crate::plugin) writes it.
 
 /// The name of the custom section.
@@ -45,7 +45,7 @@ macro_rules! plugin {
             ",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"",
             ",\"description\":", stringify!($description),
             ",\"phases\":", stringify!([$($phase),+]),
-            $(",\"config\":", stringify!($config),)?
+            $(",\"config_schema\":", stringify!($config),)?
             $(",\"requests\":", stringify!($requests),)?
             "}"
         );
@@ -107,8 +107,8 @@ pub fn check(description: &str) -> Result<(), String> {
             return Err(format!("{phase} is not extract, install or load"));
         }
     }
-    if let Some(config) = value.get("config")
-        && !config.is_object()
+    if let Some(schema) = value.get("config_schema")
+        && !schema.is_object()
     {
         return Err("config is not a JSON Schema object".to_owned());
     }

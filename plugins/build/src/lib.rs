@@ -116,7 +116,7 @@ pub fn write_module(guests: &[Guest]) {
             guest.name, guest.version
         )
         .expect("writing to a string does not fail");
-        write!(table, "    (\"{}\", {constant}),\n", guest.name)
+        writeln!(table, "    (\"{}\", {constant}),", guest.name)
             .expect("writing to a string does not fail");
     }
     write!(
