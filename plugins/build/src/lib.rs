@@ -206,7 +206,7 @@ fn artifacts(messages: &str) -> Vec<Guest> {
             .file_stem()
             .expect("a file that was compiled has a name")
             .to_string_lossy()
-            .replace('_', "-");
+            .into_owned();
         // `path+file:///...#1.0.0`, or `#name@1.0.0` where the directory has another name.
         let id = field(line, "\"package_id\":\"").unwrap_or_default();
         let version = id.rsplit(['#', '@']).next().unwrap_or_default();
@@ -284,4 +284,31 @@ fn workspace_root() -> PathBuf {
 
 fn variable(name: &str) -> OsString {
     env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: call this from a build script"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::artifacts;
+
+    #[test]
+    fn programs_and_cdylibs_are_found_in_cargos_messages_and_nothing_else() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","package_id":"registry+https://x#serde@1.0.1","manifest_path":"/r/Cargo.toml","target":{"kind":["lib"],"crate_types":["lib"]},"filenames":["/t/libserde.rlib"],"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","package_id":"path+file:///w/plugins/unpack#cofferdam-unpack@1.2.0","manifest_path":"/w/plugins/unpack/Cargo.toml","target":{"kind":["bin"],"crate_types":["bin"]},"filenames":["/t/unpack.wasm"],"executable":"/t/unpack.wasm"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","package_id":"path+file:///w/hello#0.1.0","manifest_path":"/w/hello/Cargo.toml","target":{"kind":["cdylib"],"crate_types":["cdylib"]},"filenames":["/t/http_hello.wasm"],"executable":null}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        let found: Vec<_> = artifacts(messages)
+            .into_iter()
+            .map(|guest| (guest.name, guest.version))
+            .collect();
+        let pair = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+        assert_eq!(
+            found,
+            [pair("unpack", "1.2.0"), pair("http_hello", "0.1.0")]
+        );
+    }
 }
