@@ -1,1 +1,80 @@
-//! cofferdam-deploy
+//! Deployments: a package goes in, three kinds of sandboxed step run over it, and an immutable release
+//! comes out and is served.
+//!
+//! [`Host`] is everything that one data directory holds. [`Host::begin`] accepts a deployment and returns
+//! its [`Intake`]; bytes given to the intake are stored as verified chunks and reach the extract step
+//! while they still arrive. What happens is a log of numbered events ([`Host::events`]), where it stands
+//! is a [`Record`] ([`Host::deployment`]), and what answers for a host name is a [`Route`]
+//! ([`Host::route`]).
+//!
+//! # Layout
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`head`], `plan`, `grant` | what a client asks for, and what it is settled to before a byte is read |
+//! | `intake`, `live` | the package's way in; the one place where a running deployment is recorded |
+//! | `queue`, `pipeline` | whose turn it is; the steps, the freezing and the end |
+//! | [`freeze`] | from a staging directory to an immutable, digested, durable release |
+//! | `activation`, `route` | from the description of services to what answers for a host name |
+//! | [`events`] | the append-only log of a deployment, its replay and its live subscribers |
+//! | `status` | the state, derived in one function from what was recorded |
+//! | `recovery` | what a start does about what the last run left |
+//! | `catalog`, `token`, `data_dir` | admitted plugins, bearer tokens, the directory itself |
+//!
+//! # Example
+//!
+//! ```no_run
+//! # async fn example(package: Vec<bytes::Bytes>) -> Result<(), cofferdam_deploy::Error> {
+//! use cofferdam_deploy::{Head, Host, HostOptions, Next};
+//!
+//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned() };
+//! let host = Host::open(options).await?;
+//! let mut intake = host.begin(&"blog".parse()?, Head::default(), None).await?;
+//! let mut events = host.events(intake.id(), 0).await?;
+//! for bytes in package {
+//!     intake.write(bytes).await?;
+//! }
+//! intake.finish().await?;
+//! while let Next::Event(event) = events.next().await? {
+//!     println!("{}", event.json);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod activation;
+mod catalog;
+mod data_dir;
+mod error;
+pub mod events;
+pub mod freeze;
+mod grant;
+pub mod head;
+mod host;
+mod intake;
+mod live;
+mod name;
+mod pipeline;
+mod plan;
+mod queue;
+mod record;
+mod recovery;
+mod route;
+mod status;
+mod token;
+
+pub use catalog::{PluginView, ShippedPlugin};
+pub use cofferdam_sandbox::{HttpService, Phase, ServiceError};
+pub use error::{Error, ErrorKind};
+pub use events::{Next, StoredEvent, Subscription};
+pub use head::Head;
+pub use host::{Filter, Host, HostOptions, Latest, MAX_PAGE, PackageReader, ProjectView};
+pub use intake::Intake;
+pub use name::{DeploymentId, NameError, PluginName, PluginRef, ProjectName, ServiceName};
+pub use record::{
+    ErrorRecord, EventsRecord, Package, Record, ReleaseRecord, Service, ServiceKind, StepRecord,
+    StepStatus, Time,
+};
+pub use route::{Route, StaticRoot, Target};
+pub use status::{STATUSES, Status};
+pub use token::{Identity, Scope};

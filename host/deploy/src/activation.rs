@@ -1,0 +1,203 @@
+//! From the description of services to routes that answer.
+
+use std::collections::HashSet;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use cofferdam_sandbox::{ComponentKind, Sandbox, ServiceLimits, ServiceSpec};
+
+use crate::catalog::{Catalog, blocking};
+use crate::error::Error;
+use crate::grant;
+use crate::head::Request;
+use crate::name::{DeploymentId, ProjectName};
+use crate::record::{Service, ServiceKind};
+use crate::route::{Route, StaticRoot, Target};
+
+/// The most services of a release: each has its own name and, if a component, its own code in memory.
+const MAX_SERVICES: usize = 16;
+
+/// The largest component that a release may serve; the same bound as for plugins.
+const MAX_COMPONENT_BYTES: u64 = 128 << 20;
+
+/// A release about to be served.
+#[derive(Debug)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) project: &'a ProjectName,
+    pub(crate) id: DeploymentId,
+    pub(crate) digest: &'a str,
+    pub(crate) root: &'a Path,
+    pub(crate) services: &'a [Service],
+}
+
+/// What starts services.
+#[derive(Debug, Clone)]
+pub(crate) struct Activator {
+    pub(crate) catalog: Catalog,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) domain: String,
+}
+
+impl Activator {
+    /// Checks what can be checked of the services before anything is frozen.
+    pub(crate) fn check(services: &[Service]) -> Result<(), Error> {
+        if services.len() > MAX_SERVICES {
+            return Err(invalid(format!(
+                "{} services are more than the {MAX_SERVICES} allowed",
+                services.len()
+            )));
+        }
+        let mut names = HashSet::new();
+        for service in services {
+            if !names.insert(service.name.as_str()) {
+                return Err(invalid(format!(
+                    "two services have the name {}",
+                    service.name
+                )));
+            }
+            if let ServiceKind::Component { request, .. } = &service.kind {
+                service_grant(service, request)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts every service of a release beside whatever is served now, and returns their routes by host
+    /// name. Nothing is routed yet.
+    pub(crate) async fn start(
+        &self,
+        candidate: &Candidate<'_>,
+    ) -> Result<Vec<(String, Arc<Route>)>, Error> {
+        let Candidate {
+            project,
+            id,
+            digest,
+            root,
+            services,
+        } = candidate;
+        let primary = services
+            .iter()
+            .find(|service| service.name.as_str() == "web")
+            .or_else(|| services.first())
+            .map(|service| service.name.clone());
+        let mut routes = Vec::new();
+        for service in *services {
+            let route = Arc::new(Route {
+                project: (*project).clone(),
+                release: *id,
+                digest: (*digest).to_owned(),
+                service: service.name.to_string(),
+                target: self.target(project, root, service).await?,
+            });
+            if Some(&service.name) == primary.as_ref() {
+                routes.push((format!("{project}.{}", self.domain), route.clone()));
+            }
+            routes.push((format!("{}.{project}.{}", service.name, self.domain), route));
+        }
+        Ok(routes)
+    }
+
+    async fn target(
+        &self,
+        project: &ProjectName,
+        root: &Path,
+        service: &Service,
+    ) -> Result<Target, Error> {
+        let root = root.to_owned();
+        match &service.kind {
+            ServiceKind::Static { root: directory } => {
+                let directory = directory.clone();
+                let dir = blocking(move || {
+                    let release = Dir::open_ambient_dir(&root, ambient_authority())?;
+                    release.open_dir(if directory.is_empty() {
+                        "."
+                    } else {
+                        directory.as_str()
+                    })
+                })
+                .await?
+                .map_err(|error| not_ready(service, &error))?;
+                Ok(Target::Static(StaticRoot { dir }))
+            }
+            ServiceKind::Component { path, request } => {
+                let file = path.clone();
+                let wasm = blocking(move || read_component(&root, &file))
+                    .await?
+                    .map_err(|error| not_ready(service, &error))?;
+                let component = self.catalog.compile(wasm).await?;
+                if component.kind() != ComponentKind::HttpHandler {
+                    return Err(Error::NotReady {
+                        message: format!(
+                            "{path} is a component that does not export wasi:http/incoming-handler"
+                        ),
+                    });
+                }
+                let spec = service_grant(service, request)?;
+                let spec = ServiceSpec {
+                    name: format!("{project}/{}", service.name),
+                    ..spec
+                };
+                let service = self
+                    .sandbox
+                    .service(&component, spec)
+                    .map_err(Error::Sandbox)?;
+                Ok(Target::Http(service))
+            }
+        }
+    }
+}
+
+fn service_grant(service: &Service, request: &Request) -> Result<ServiceSpec, Error> {
+    let granted = grant::grant(&format!("service {}", service.name), request)?;
+    let mut limits = ServiceLimits::default();
+    if let Some(memory) = request.limits.memory_bytes {
+        limits.memory_bytes = memory;
+    }
+    if let Some(wall) = request.limits.wall_ms {
+        limits.wall_ms = wall;
+    }
+    Ok(ServiceSpec {
+        name: service.name.to_string(),
+        env: granted.env,
+        limits,
+    })
+}
+
+fn read_component(root: &Path, file: &str) -> std::io::Result<Bytes> {
+    let release = Dir::open_ambient_dir(root, ambient_authority())?;
+    let file = release.open(file)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    if metadata.len() > MAX_COMPONENT_BYTES {
+        return Err(std::io::Error::other(format!(
+            "it has {} bytes, more than the {MAX_COMPONENT_BYTES} allowed",
+            metadata.len()
+        )));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_COMPONENT_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+fn invalid(message: String) -> Error {
+    Error::ReleaseInvalid { message }
+}
+
+fn not_ready(service: &Service, error: &std::io::Error) -> Error {
+    let what = match &service.kind {
+        ServiceKind::Static { root } => format!("the directory {root:?}"),
+        ServiceKind::Component { path, .. } => format!("the component {path:?}"),
+    };
+    Error::NotReady {
+        message: format!(
+            "{what} of the service {} cannot be opened: {error}",
+            service.name
+        ),
+    }
+}

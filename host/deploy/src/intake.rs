@@ -1,0 +1,201 @@
+//! The receiving end of a package.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use cofferdam_blobs::{BlobInfo, Ingest};
+use cofferdam_ledger::Durability;
+
+use crate::error::Error;
+use crate::head::ExpectedDigest;
+use crate::host::Inner;
+use crate::live::{Live, PackageState};
+use crate::name::DeploymentId;
+use crate::record::Record;
+
+/// A deployment whose package arrives. Dropping it unfinished fails the deployment with
+/// `upload_interrupted`.
+#[derive(Debug)]
+pub struct Intake {
+    host: Arc<Inner>,
+    live: Arc<Live>,
+    ingest: Option<Ingest>,
+    expected: Option<ExpectedDigest>,
+}
+
+impl Intake {
+    pub(crate) fn new(
+        host: Arc<Inner>,
+        live: Arc<Live>,
+        ingest: Ingest,
+        expected: Option<ExpectedDigest>,
+    ) -> Self {
+        Self {
+            host,
+            live,
+            ingest: Some(ingest),
+            expected,
+        }
+    }
+
+    /// The deployment.
+    #[must_use]
+    pub fn id(&self) -> DeploymentId {
+        self.live.id
+    }
+
+    /// The deployment's record as it is now.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub async fn record(&self) -> Result<Record, Error> {
+        self.host.record(self.live.id).await
+    }
+
+    /// Takes the next bytes of the package, waiting for room when the disk is slower than the client.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] with the final record when the deployment has ended meanwhile: nobody wants the
+    /// rest. Otherwise when the bytes cannot be stored, which ends the deployment too.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let Some(ingest) = &mut self.ingest else {
+            return Err(self.over().await);
+        };
+        let length = bytes.len() as u64;
+        let written = tokio::select! {
+            biased;
+            () = self.live.failing() => None,
+            written = ingest.write(bytes) => Some(written),
+        };
+        match written {
+            Some(Ok(())) => {
+                self.live.received.fetch_add(length, Ordering::Relaxed);
+                Ok(())
+            }
+            Some(Err(error)) => {
+                let error = Error::from(error);
+                self.abandon(&error);
+                Err(error)
+            }
+            None => {
+                self.ingest = None;
+                self.live.package.send_replace(PackageState::Broken);
+                Err(self.over().await)
+            }
+        }
+    }
+
+    /// Says that every byte has been given. Returns once the package is durable and its digests are those
+    /// that the head promised; the pipeline goes on by itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`]; [`Error::Failed`] with `digest_mismatch` when the digests differ.
+    pub async fn finish(mut self) -> Result<Record, Error> {
+        let Some(ingest) = self.ingest.take() else {
+            return Err(self.over().await);
+        };
+        self.live.package.send_replace(PackageState::Settling);
+        let info = match ingest.finish().await {
+            Ok(info) => info,
+            Err(error) => {
+                let error = Error::from(error);
+                self.abandon(&error);
+                return Err(error);
+            }
+        };
+        if let Err(error) = check(&info, self.expected.as_ref()) {
+            self.abandon(&error);
+            self.host.blobs.remove(info.id).await?;
+            return Err(self.over().await);
+        }
+        let facts = info.clone();
+        let recorded = self
+            .live
+            .record(Durability::Power, Vec::new(), |body| {
+                body.blob = Some(facts.id);
+                body.package.bytes = Some(facts.bytes);
+                body.package.blake3 = Some(facts.blake3.to_string());
+                body.package.sha256 = Some(facts.sha256.to_string());
+            })
+            .await;
+        match recorded {
+            Ok(_) => {}
+            Err(Error::Ledger(cofferdam_ledger::Error::Finished { .. })) => {
+                // It ended between the last byte and now, so nothing refers to the blob.
+                self.host.blobs.remove(info.id).await?;
+                return Err(self.over().await);
+            }
+            Err(error) => {
+                self.abandon(&error);
+                return Err(error);
+            }
+        }
+        self.live.log.sync().await?;
+        let record = self.host.record(self.live.id).await;
+        self.live.package.send_replace(PackageState::Durable);
+        record
+    }
+
+    /// Ends the deployment because its package cannot be had.
+    fn abandon(&self, error: &Error) {
+        match error.code() {
+            "internal" => {
+                tracing::error!(deployment = %self.live.id, error = error.chain(), "a package cannot be stored");
+                self.live.stop(
+                    "internal",
+                    "the host could not store the package; its log says why",
+                );
+            }
+            "storage_full" => self.live.stop("storage_full", error.to_string()),
+            "digest_mismatch" => self.live.stop("digest_mismatch", error.to_string()),
+            _ => self.live.stop("upload_interrupted", error.to_string()),
+        }
+        self.live.package.send_replace(PackageState::Broken);
+    }
+
+    /// The end of the deployment as an error.
+    async fn over(&self) -> Error {
+        self.live.ended().await;
+        match self.host.record(self.live.id).await {
+            Ok(record) => Error::Failed {
+                record: Box::new(record),
+            },
+            Err(error) => error,
+        }
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        if self.ingest.is_some() {
+            let received = self.live.received.load(Ordering::Relaxed);
+            self.abandon(&Error::UploadInterrupted { received });
+        }
+    }
+}
+
+fn check(info: &BlobInfo, expected: Option<&ExpectedDigest>) -> Result<(), Error> {
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    let pairs = [
+        ("blake3", &expected.blake3, info.blake3.to_string()),
+        ("sha256", &expected.sha256, info.sha256.to_string()),
+    ];
+    for (algorithm, expected, actual) in pairs {
+        if let Some(expected) = expected
+            && *expected != actual
+        {
+            return Err(Error::DigestMismatch {
+                algorithm,
+                expected: expected.clone(),
+                actual,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! A deployment that has not ended: what is known of it in memory, and the only way to record more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cofferdam_ledger::{Change, Durability, Ledger};
+use tokio::sync::{Mutex, watch};
+
+use crate::error::Error;
+use crate::events::EventWriter;
+use crate::name::{DeploymentId, ProjectName};
+use crate::record::{Body, ErrorRecord};
+use crate::status::{Status, derive};
+
+/// How the package stands.
+#[derive(Debug, Clone)]
+pub(crate) enum PackageState {
+    /// Bytes arrive.
+    Arriving,
+    /// Every byte has arrived and is being made durable.
+    Settling,
+    /// The blob is durable and its digests are those that the head promised.
+    Durable,
+    /// It will never be whole.
+    Broken,
+}
+
+/// Why a deployment must stop before its end.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+}
+
+/// A deployment in flight.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: DeploymentId,
+    pub(crate) project: ProjectName,
+    pub(crate) log: EventWriter,
+    ledger: Ledger,
+    /// Bytes of the package that have arrived.
+    pub(crate) received: AtomicU64,
+    /// Lines that limits have dropped.
+    pub(crate) dropped: AtomicU64,
+    state: Mutex<State>,
+    pub(crate) package: watch::Sender<PackageState>,
+    stop: watch::Sender<Option<Stop>>,
+    failing: watch::Sender<bool>,
+    ended: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    body: Body,
+    version: u64,
+}
+
+impl Live {
+    /// A deployment whose first version is in the ledger.
+    pub(crate) fn new(
+        id: DeploymentId,
+        project: ProjectName,
+        body: Body,
+        log: EventWriter,
+        ledger: Ledger,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            project,
+            log,
+            ledger,
+            received: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            state: Mutex::new(State { body, version: 1 }),
+            package: watch::Sender::new(PackageState::Arriving),
+            stop: watch::Sender::new(None),
+            failing: watch::Sender::new(false),
+            ended: watch::Sender::new(false),
+        })
+    }
+
+    /// Changes the record: in the ledger first, then in memory. `extra` goes into the same commit. Returns
+    /// the status that follows from the change.
+    pub(crate) async fn record(
+        &self,
+        durability: Durability,
+        extra: Vec<Change>,
+        change: impl FnOnce(&mut Body),
+    ) -> Result<Status, Error> {
+        let mut state = self.state.lock().await;
+        let mut body = state.body.clone();
+        change(&mut body);
+        body.package.received = self.received.load(Ordering::Relaxed);
+        let status = derive(&body);
+        let mut changes = extra;
+        changes.push(Change::UpdateDeployment {
+            id: self.id.as_uuid(),
+            expect: state.version,
+            status: status.as_str().to_owned(),
+            finished: status.is_terminal(),
+            body: body.to_json(),
+        });
+        self.ledger.commit(durability, changes).await?;
+        *state = State {
+            body,
+            version: state.version + 1,
+        };
+        Ok(status)
+    }
+
+    /// Asks the deployment to stop. The first reason stands.
+    pub(crate) fn stop(&self, code: &'static str, message: impl Into<String>) {
+        let message = message.into();
+        self.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            if first {
+                *stop = Some(Stop { code, message });
+            }
+            first
+        });
+    }
+
+    /// Resolves when the deployment was asked to stop, with the reason.
+    pub(crate) async fn stopped(&self) -> Stop {
+        let mut stop = self.stop.subscribe();
+        loop {
+            if let Some(stop) = stop.borrow_and_update().clone() {
+                return stop;
+            }
+            // The sender lives in `self`, so a change is the only way on.
+            let _ = stop.changed().await;
+        }
+    }
+
+    /// Whether it was asked to stop, and why.
+    pub(crate) fn stop_reason(&self) -> Option<Stop> {
+        self.stop.borrow().clone()
+    }
+
+    /// Waits until the package is durable or known never to be.
+    pub(crate) async fn package_settled(&self) -> PackageState {
+        let mut package = self.package.subscribe();
+        loop {
+            let state = package.borrow_and_update().clone();
+            if matches!(state, PackageState::Durable | PackageState::Broken) {
+                return state;
+            }
+            // As above.
+            let _ = package.changed().await;
+        }
+    }
+
+    /// Says that the deployment will end badly, so that nobody goes on sending its package.
+    pub(crate) fn mark_failing(&self) {
+        self.failing.send_replace(true);
+    }
+
+    /// Waits for [`Self::mark_failing`].
+    pub(crate) async fn failing(&self) {
+        let mut failing = self.failing.subscribe();
+        // The sender lives in `self`, so the only way out is the condition.
+        let _ = failing.wait_for(|failing| *failing).await;
+    }
+
+    /// Says that the terminal event is written and nothing of the deployment runs.
+    pub(crate) fn mark_ended(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Waits for [`Self::mark_ended`].
+    pub(crate) async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender lives in `self`, so the only way out is the condition.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+impl From<Stop> for ErrorRecord {
+    fn from(stop: Stop) -> Self {
+        Self::new(stop.code, stop.message)
+    }
+}

@@ -1,0 +1,350 @@
+//! The run of a deployment, from its turn in the queue to its end.
+
+mod step;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cofferdam_blobs::Reader;
+use cofferdam_ledger::{Change, Durability, ReleaseRow};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::activation::{Activator, Candidate};
+use crate::catalog::blocking;
+use crate::error::Error;
+use crate::events::EventKind;
+use crate::freeze::{self, Tree};
+use crate::head::Strategy;
+use crate::host::Inner;
+use crate::live::{Live, PackageState};
+use crate::plan::Plan;
+use crate::queue::{Permit, Turn};
+use crate::record::{ErrorRecord, EventsRecord, ReleaseRecord, Service, Time};
+use crate::status::Status;
+
+/// The directory, in a deployment's staging, that becomes the release.
+pub(crate) const RELEASE: &str = "release";
+
+/// Events that follow the last record of a success: the phase and `done`.
+const EVENTS_AFTER_SUCCESS: u64 = 2;
+
+/// Events that follow the last record of a failure: the phase, `error` and `done`.
+const EVENTS_AFTER_FAILURE: u64 = 3;
+
+/// Everything that one run needs.
+pub(crate) struct Run {
+    pub(crate) host: Arc<Inner>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) plan: Plan,
+    pub(crate) package: Reader,
+    pub(crate) turn: oneshot::Receiver<Turn>,
+}
+
+impl Run {
+    /// Runs to the end, whatever it is, and leaves nothing behind but the record, the events and, on
+    /// success, the release.
+    pub(crate) async fn to_the_end(self) {
+        let Self {
+            host,
+            live,
+            plan,
+            package,
+            turn,
+        } = self;
+        let ended = match drive(&host, &live, plan, package, turn).await {
+            Ok(permit) => {
+                drop(permit);
+                Ok(())
+            }
+            Err(failure) => end_badly(&host, &live, failure).await,
+        };
+        if let Err(error) = ended {
+            // The ledger or the log cannot be written. The next start finds the deployment unfinished.
+            tracing::error!(deployment = %live.id, error = error.chain(), "the end of a deployment could not be recorded");
+        }
+        host.forget(&live).await;
+    }
+}
+
+/// A failed run: what to record, and the right to run, which is kept until that is done.
+struct Failure {
+    error: ErrorRecord,
+    permit: Option<Permit>,
+}
+
+async fn drive(
+    host: &Arc<Inner>,
+    live: &Arc<Live>,
+    plan: Plan,
+    package: Reader,
+    turn: oneshot::Receiver<Turn>,
+) -> Result<Permit, Failure> {
+    let permit = match wait_for_turn(live, turn).await {
+        Ok(permit) => permit,
+        Err(error) => {
+            return Err(Failure {
+                error,
+                permit: None,
+            });
+        }
+    };
+    match proceed(host, live, plan, package).await {
+        Ok(()) => Ok(permit),
+        Err(error) => Err(Failure {
+            error,
+            permit: Some(permit),
+        }),
+    }
+}
+
+async fn wait_for_turn(live: &Live, turn: oneshot::Receiver<Turn>) -> Result<Permit, ErrorRecord> {
+    tokio::select! {
+        stop = live.stopped() => Err(stop.into()),
+        turn = turn => match turn {
+            Ok(Turn::Run(permit)) => Ok(permit),
+            Ok(Turn::Superseded(by)) => {
+                Err(ErrorRecord::new("superseded", format!("the newer deployment {by} took its place")))
+            }
+            Err(_) => Err(ErrorRecord::new("internal", "the queue was closed")),
+        },
+    }
+}
+
+async fn proceed(
+    host: &Arc<Inner>,
+    live: &Arc<Live>,
+    plan: Plan,
+    package: Reader,
+) -> Result<(), ErrorRecord> {
+    let Plan { steps, strategy } = plan;
+    let mut package = Some(package);
+    let mut services = Vec::new();
+    for (at, planned) in steps.iter().enumerate() {
+        let outputs = step::run(host, live, at, planned, package.take()).await?;
+        // Only the load step describes services; what another calls so is an output like any other.
+        if planned.phase == cofferdam_sandbox::Phase::Load {
+            services = read_services(&planned.name, &outputs)?;
+        }
+    }
+    Activator::check(&services).map_err(report)?;
+
+    tokio::select! {
+        stop = live.stopped() => return Err(stop.into()),
+        state = live.package_settled() => match state {
+            PackageState::Durable => {}
+            _ => return Err(live.stop_reason().map_or_else(
+                || ErrorRecord::new("upload_interrupted", "the package did not arrive whole"),
+                ErrorRecord::from,
+            )),
+        },
+    }
+    live.log
+        .append(
+            EventKind::Phase,
+            None,
+            json!({ "status": Status::Activating }),
+        )
+        .await
+        .map_err(|error| report(error.into()))?;
+
+    let (root, tree) = freeze_release(host, live).await.map_err(report)?;
+    let activated = activate(host, live, strategy, &root, tree, services).await;
+    if let Err(error) = activated {
+        host.discard(root).await;
+        return Err(live
+            .stop_reason()
+            .map_or_else(|| report(error), ErrorRecord::from));
+    }
+    Ok(())
+}
+
+fn read_services(
+    step: &str,
+    outputs: &[(String, serde_json::Value)],
+) -> Result<Vec<Service>, ErrorRecord> {
+    outputs
+        .iter()
+        .filter(|(name, _)| name == "service")
+        .map(|(_, value)| {
+            Service::parse(value).map_err(|reason| ErrorRecord {
+                step: Some(step.to_owned()),
+                ..ErrorRecord::new(
+                    "release_invalid",
+                    format!("{step} describes a service that is none: {reason}"),
+                )
+            })
+        })
+        .collect()
+}
+
+/// From the staged files to a release at its place, durable, and known to nobody yet.
+async fn freeze_release(host: &Arc<Inner>, live: &Live) -> Result<(PathBuf, Tree), Error> {
+    let staged = host.data.staging(live.id).join(RELEASE);
+    let release = host.data.release(&live.project, live.id);
+    let parent = release
+        .parent()
+        .expect("a release lies in its project's directory")
+        .to_owned();
+    blocking(move || {
+        crate::data_dir::make_dir(&parent)?;
+        let tree = freeze::inspect(&staged)?;
+        freeze::make_durable(&staged)?;
+        freeze::publish(&staged, &release)?;
+        Ok((release, tree))
+    })
+    .await?
+}
+
+/// Starts the services beside what is served, records release, pointer and end in one commit, and then
+/// lets the route follow.
+async fn activate(
+    host: &Arc<Inner>,
+    live: &Arc<Live>,
+    strategy: Strategy,
+    root: &std::path::Path,
+    tree: Tree,
+    services: Vec<Service>,
+) -> Result<(), Error> {
+    let candidate = Candidate {
+        project: &live.project,
+        id: live.id,
+        digest: &tree.digest,
+        root,
+        services: &services,
+    };
+    let routes = host.activator.start(&candidate).await?;
+    // The last moment at which a stop is heeded: from here on the release is live.
+    if live.stop_reason().is_some() {
+        return Err(Error::Stopping);
+    }
+
+    let url = if services.is_empty() {
+        None
+    } else {
+        host.url(&live.project)
+    };
+    let record = ReleaseRecord {
+        digest: tree.digest.clone(),
+        files: tree.files,
+        bytes: tree.bytes,
+        services,
+        url,
+    };
+    let row = ReleaseRow {
+        id: live.id.as_uuid(),
+        project: live.project.to_string(),
+        digest: tree.digest,
+        files: tree.files,
+        bytes: tree.bytes,
+        created_at: Time::now().as_millis(),
+        body: serde_json::to_string(&record).expect("a release record serialises"),
+    };
+    let changes = vec![
+        Change::InsertRelease(row),
+        Change::SetActive {
+            project: live.project.to_string(),
+            release: Some(live.id.as_uuid()),
+            expect: None,
+        },
+    ];
+
+    let before = host.routes.of(&live.project);
+    if strategy == Strategy::Recreate {
+        host.routes.suspend(&live.project);
+    }
+    live.log.sync().await?;
+    let events = events_at_the_end(live, EVENTS_AFTER_SUCCESS);
+    let recorded = live
+        .record(Durability::Power, changes, |body| {
+            body.release = Some(record.clone());
+            body.events = events;
+        })
+        .await;
+    if let Err(error) = recorded {
+        host.routes.replace(&live.project, &before);
+        return Err(error);
+    }
+    host.routes.replace(&live.project, &routes);
+
+    // The end is recorded: nothing that fails below changes it, and recovery writes what is missing.
+    let said = say_success(live, &record).await;
+    host.discard(host.data.staging(live.id)).await;
+    if let Err(error) = said {
+        tracing::error!(deployment = %live.id, error = error.chain(), "the last events could not be written");
+    }
+    Ok(())
+}
+
+async fn say_success(live: &Live, release: &ReleaseRecord) -> Result<(), Error> {
+    live.log
+        .append(
+            EventKind::Phase,
+            None,
+            json!({ "status": Status::Succeeded }),
+        )
+        .await?;
+    let done =
+        json!({ "status": Status::Succeeded, "release": release.digest, "url": release.url });
+    live.log.append(EventKind::Done, None, done).await?;
+    live.log.sync().await?;
+    Ok(())
+}
+
+/// The log in short, as it will be when the events of the end are written: the record is closed before.
+fn events_at_the_end(live: &Live, still_to_come: u64) -> EventsRecord {
+    EventsRecord {
+        last: live.log.last() + still_to_come,
+        dropped: live.dropped.load(Ordering::Relaxed),
+        ..EventsRecord::default()
+    }
+}
+
+async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Result<(), Error> {
+    let Failure { error, permit } = failure;
+    live.mark_failing();
+    // A package of which every byte has arrived gets its digests into the record all the same.
+    let settling = matches!(*live.package.borrow(), PackageState::Settling);
+    if settling {
+        live.package_settled().await;
+    }
+    host.discard(host.data.staging(live.id)).await;
+    live.log.sync().await?;
+    let events = events_at_the_end(live, EVENTS_AFTER_FAILURE);
+    let recorded = error.clone();
+    let status = live
+        .record(Durability::Power, Vec::new(), |body| {
+            body.error = Some(recorded);
+            body.events = events;
+        })
+        .await?;
+    drop(permit);
+    live.log
+        .append(EventKind::Phase, None, json!({ "status": status }))
+        .await?;
+    let fields =
+        json!({ "code": error.code, "message": error.message, "exit_code": error.exit_code });
+    live.log
+        .append(EventKind::Error, error.step.as_deref(), fields)
+        .await?;
+    live.log
+        .append(EventKind::Done, None, json!({ "status": status }))
+        .await?;
+    live.log.sync().await?;
+    Ok(())
+}
+
+/// What a user is told of an error of ours: its own words when it is about what they sent, and only that
+/// it happened when it is about the host, whose log has the rest.
+fn report(error: Error) -> ErrorRecord {
+    let code = error.code().to_owned();
+    if code == "internal" {
+        tracing::error!(
+            error = error.chain(),
+            "a deployment fails through a fault of the host"
+        );
+        return ErrorRecord::new("internal", "the host failed; its log says why");
+    }
+    ErrorRecord::new(&code, error.to_string())
+}

@@ -1,0 +1,360 @@
+//! One step of a run: its directories, its input, its events and its verdict.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use cofferdam_blobs::Reader;
+use cofferdam_ledger::Durability;
+use cofferdam_sandbox::{
+    Access, InputError, Outcome, OutputStream, Phase, Preopen, Receipt, Stdin, StepContext,
+    StepEvent, StepSpec, Verdict,
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{RELEASE, report};
+use crate::catalog::blocking;
+use crate::data_dir::make_dir;
+use crate::error::Error;
+use crate::events::EventKind;
+use crate::host::Inner;
+use crate::live::Live;
+use crate::plan::PlannedStep;
+use crate::record::{ErrorRecord, StepStatus, Time};
+
+/// Pieces of the package that wait for the extract step to read them; each is at most a chunk.
+const STDIN_PIECES: usize = 4;
+
+/// How many of its last lines a failed step leaves in the record.
+const LAST_LINES: usize = 20;
+
+/// How much of a line goes into the record, in characters; the log has all of it.
+const LAST_LINE_CHARS: usize = 500;
+
+/// The output with which an extract step says that the package, and not itself, is at fault.
+const REFUSED: &str = "refused";
+
+/// What a running step has said so far.
+#[derive(Default)]
+struct Heard {
+    outputs: Vec<(String, Value)>,
+    last_lines: VecDeque<String>,
+}
+
+/// Runs one step and returns its typed outputs.
+pub(super) async fn run(
+    host: &Arc<Inner>,
+    live: &Arc<Live>,
+    at: usize,
+    planned: &PlannedStep,
+    package: Option<Reader>,
+) -> Result<Vec<(String, Value)>, ErrorRecord> {
+    if let Some(stop) = live.stop_reason() {
+        return Err(stop.into());
+    }
+    begin(live, at, planned).await.map_err(report)?;
+    let mut heard = Heard::default();
+    let ended = execute(host, live, planned, package, &mut heard).await;
+    let tmp = host
+        .data
+        .staging(live.id)
+        .join(format!("tmp-{}", planned.name));
+    host.discard(tmp).await;
+
+    let (outcome, failure) = match ended {
+        Ok(outcome) => {
+            let failure = judge(live, planned, &outcome, &heard);
+            (Some(outcome), failure)
+        }
+        Err(error) => (
+            None,
+            Some(
+                live.stop_reason()
+                    .map_or_else(|| report(error), ErrorRecord::from),
+            ),
+        ),
+    };
+    let failure = failure.map(|error| ErrorRecord {
+        step: Some(planned.name.clone()),
+        lines: heard.last_lines.iter().cloned().collect(),
+        ..error
+    });
+    let receipt = outcome.map(|outcome| outcome.receipt);
+    let status = match &failure {
+        None => StepStatus::Succeeded,
+        Some(_) if live.stop_reason().is_some() => StepStatus::Cancelled,
+        Some(_) => StepStatus::Failed,
+    };
+    finish(live, at, planned, status, receipt)
+        .await
+        .map_err(report)?;
+    match failure {
+        None => Ok(heard.outputs),
+        Some(error) => Err(error),
+    }
+}
+
+async fn begin(live: &Live, at: usize, planned: &PlannedStep) -> Result<(), Error> {
+    let status = live
+        .record(Durability::Process, Vec::new(), |body| {
+            body.steps[at].status = StepStatus::Running;
+            body.steps[at].started_at = Some(Time::now());
+        })
+        .await?;
+    let fields = json!({ "status": status, "plugin": planned.plugin.label });
+    live.log
+        .append(EventKind::Phase, Some(&planned.name), fields)
+        .await?;
+    Ok(())
+}
+
+async fn finish(
+    live: &Live,
+    at: usize,
+    planned: &PlannedStep,
+    status: StepStatus,
+    receipt: Option<Receipt>,
+) -> Result<(), Error> {
+    if let Some(receipt) = &receipt {
+        let mut fields =
+            serde_json::to_value(receipt).expect("a receipt has only string keys and serialises");
+        fields["status"] = json!(status);
+        live.log
+            .append(EventKind::Receipt, Some(&planned.name), fields)
+            .await?;
+    }
+    live.record(Durability::Process, Vec::new(), |body| {
+        body.steps[at].status = status;
+        body.steps[at].finished_at = Some(Time::now());
+        body.steps[at].receipt = receipt;
+    })
+    .await?;
+    Ok(())
+}
+
+async fn execute(
+    host: &Arc<Inner>,
+    live: &Arc<Live>,
+    planned: &PlannedStep,
+    package: Option<Reader>,
+    heard: &mut Heard,
+) -> Result<Outcome, Error> {
+    let component = host
+        .activator
+        .catalog
+        .component(&planned.plugin.digest)
+        .await?;
+    let preopens = preopens(host, live, planned).await?;
+    let mut spec = StepSpec::new(StepContext {
+        deployment: live.id.to_string(),
+        project: live.project.to_string(),
+        step: planned.name.clone(),
+        phase: planned.phase,
+        config: planned.config.clone(),
+    });
+    spec.env = planned.grant.env.clone();
+    spec.limits = planned.grant.limits.clone();
+    let stdin = package.map_or(Stdin::Closed, |package| feed(live, package));
+    let mut step = host
+        .activator
+        .sandbox
+        .start(&component, spec, preopens, stdin)
+        .map_err(Error::Sandbox)?;
+
+    let canceller = step.canceller();
+    let stopped = live.stopped();
+    tokio::pin!(stopped);
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            event = step.next_event() => match event {
+                Some(event) => tell(live, planned, event, heard).await?,
+                None => break,
+            },
+            _ = &mut stopped, if !asked => {
+                asked = true;
+                canceller.cancel();
+            }
+        }
+    }
+    step.outcome().await.map_err(Error::Sandbox)
+}
+
+async fn preopens(host: &Inner, live: &Live, planned: &PlannedStep) -> Result<Vec<Preopen>, Error> {
+    let staging = host.data.staging(live.id);
+    let release = staging.join(RELEASE);
+    let tmp = staging.join(format!("tmp-{}", planned.name));
+    let access = if planned.phase == Phase::Load {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    };
+    blocking(move || {
+        make_dir(&tmp)?;
+        Ok(vec![
+            Preopen {
+                guest_path: "/release".to_owned(),
+                access,
+                directory: open_dir(&release)?,
+            },
+            Preopen {
+                guest_path: "/tmp".to_owned(),
+                access: Access::ReadWrite,
+                directory: open_dir(&tmp)?,
+            },
+        ])
+    })
+    .await?
+}
+
+fn open_dir(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(Error::io(format!("open {}", path.display())))
+}
+
+/// Feeds a step from a blob that may still be arriving.
+fn feed(live: &Arc<Live>, mut package: Reader) -> Stdin {
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, InputError>>(STDIN_PIECES);
+    let live = live.clone();
+    tokio::spawn(async move {
+        loop {
+            match package.next().await {
+                Ok(Some(bytes)) => {
+                    // A step that has ended, or does not want the rest, closes its side.
+                    if sender.send(Ok(bytes)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    live.stop(
+                        "upload_interrupted",
+                        format!("the package did not arrive whole: {error}"),
+                    );
+                    let error = InputError {
+                        message: error.to_string(),
+                    };
+                    // The step learns it by its input, if it still reads.
+                    let _ = sender.send(Err(error)).await;
+                    return;
+                }
+            }
+        }
+    });
+    Stdin::Channel(receiver)
+}
+
+async fn tell(
+    live: &Live,
+    planned: &PlannedStep,
+    event: StepEvent,
+    heard: &mut Heard,
+) -> Result<(), Error> {
+    let (kind, fields) = match event {
+        StepEvent::Line {
+            stream,
+            text,
+            truncated,
+        } => {
+            if heard.last_lines.len() == LAST_LINES {
+                heard.last_lines.pop_front();
+            }
+            heard
+                .last_lines
+                .push_back(text.chars().take(LAST_LINE_CHARS).collect());
+            let stream = match stream {
+                OutputStream::Stdout => "stdout",
+                OutputStream::Stderr => "stderr",
+            };
+            let mut fields = json!({ "stream": stream, "text": text });
+            if truncated {
+                fields["truncated"] = json!(true);
+            }
+            (EventKind::Line, fields)
+        }
+        StepEvent::Progress { done, total, label } => (
+            EventKind::Progress,
+            json!({ "done": done, "total": total, "label": label }),
+        ),
+        StepEvent::Warning { text } => (EventKind::Warning, json!({ "text": text })),
+        StepEvent::Output { name, value } => {
+            let fields = json!({ "name": name, "value": value });
+            heard.outputs.push((name, value));
+            (EventKind::Output, fields)
+        }
+        StepEvent::Dropped { lines, bytes } => {
+            live.dropped.fetch_add(lines, Ordering::Relaxed);
+            (
+                EventKind::Dropped,
+                json!({ "lines": lines, "bytes": bytes }),
+            )
+        }
+    };
+    live.log.append(kind, Some(&planned.name), fields).await?;
+    Ok(())
+}
+
+/// What a verdict means for the deployment: nothing, or the error that ends it.
+fn judge(
+    live: &Live,
+    planned: &PlannedStep,
+    outcome: &Outcome,
+    heard: &Heard,
+) -> Option<ErrorRecord> {
+    if let Some(stop) = live.stop_reason() {
+        return Some(stop.into());
+    }
+    if outcome.host_disk_full && !outcome.verdict.is_success() {
+        return Some(report(Error::StorageFull));
+    }
+    let who = format!("{} ({})", planned.name, planned.plugin.label);
+    let refused = || {
+        let refusal = heard
+            .outputs
+            .iter()
+            .rev()
+            .find(|(name, _)| name == REFUSED)?;
+        let message = refusal.1.get("message")?.as_str()?;
+        (planned.phase == Phase::Extract).then(|| ErrorRecord::new("package_invalid", message))
+    };
+    let error = match &outcome.verdict {
+        Verdict::Succeeded => return None,
+        Verdict::Exited { code } => {
+            let mut error = refused().unwrap_or_else(|| {
+                ErrorRecord::new("step_failed", format!("{who} exited with code {code}"))
+            });
+            error.exit_code = Some(*code);
+            error
+        }
+        Verdict::Trapped { message } => {
+            ErrorRecord::new("step_trapped", format!("{who} trapped: {message}"))
+        }
+        Verdict::TimedOut { limit_ms } => ErrorRecord::new(
+            "step_timeout",
+            format!(
+                "{who} did not end within its {limit_ms} ms; grant it a larger wall_ms or make it faster"
+            ),
+        ),
+        Verdict::CpuExceeded { limit_ms } => ErrorRecord::new(
+            "step_cpu_exceeded",
+            format!(
+                "{who} used more than its {limit_ms} ms of processor time; grant it a larger cpu_ms"
+            ),
+        ),
+        Verdict::MemoryExceeded { limit_bytes } => ErrorRecord::new(
+            "step_memory_exceeded",
+            format!(
+                "{who} needed more than its {limit_bytes} bytes of memory; grant it a larger memory_bytes"
+            ),
+        ),
+        Verdict::DiskExceeded { message } => ErrorRecord::new(
+            "step_disk_exceeded",
+            format!("{who} wrote more than it may: {message}; grant it larger disk_bytes or files"),
+        ),
+        Verdict::Cancelled => ErrorRecord::new("cancelled", format!("{who} was stopped")),
+    };
+    Some(error)
+}

@@ -1,0 +1,31 @@
+//! The real binary, on real ports, with real packages and real plugins.
+//!
+//! | module | what it proves |
+//! |---|---|
+//! | `server` | starts and stops the binary and talks to it; used by all others |
+//! | `package` | makes packages of every format |
+//! | `deploying` | every way in: directory, archive, raw body, multipart, base64, two projects at once |
+//! | `failing` | every way in which a step can fail, and the code it gets |
+//! | `escaping` | archives and guests that try to leave |
+//! | `watching` | events joined late, resumed, and left |
+//! | `crashing` | clients that go away, and a server that is killed |
+//! | `bounding` | a large package in little memory |
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[path = "e2e/bounding.rs"]
+mod bounding;
+#[path = "e2e/crashing.rs"]
+mod crashing;
+#[path = "e2e/deploying.rs"]
+mod deploying;
+#[path = "e2e/escaping.rs"]
+mod escaping;
+#[path = "e2e/failing.rs"]
+mod failing;
+#[path = "e2e/package.rs"]
+mod package;
+#[path = "e2e/server.rs"]
+mod server;
+#[path = "e2e/watching.rs"]
+mod watching;
