@@ -19,28 +19,37 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Query, RawPathParams};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
 use cofferdam_deploy::{DeploymentId, Host, Identity, ProjectName, Scope};
 use http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, Span, info, info_span};
+use tracing::field::{self, display};
+use tracing::{Instrument as _, Span, debug, info, info_span};
 use uuid::Uuid;
 
 use self::problem::Problem;
 use self::routes::{Access, Answer, ENDPOINTS, Endpoint, Right};
+use crate::connections::Peer;
 use crate::upload::body::BodyLimits;
 
 /// Components that are received or admitted at a time. Each is held in memory whole.
 const MAX_ADMISSIONS: usize = 2;
+
+/// The name under which an answer carries its request's id.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The parameters of a path, unless they are not UTF-8.
+type Params = Result<RawPathParams, RawPathParamsRejection>;
 
 /// The API of one host. Cloning is cheap.
 #[derive(Clone)]
@@ -81,27 +90,49 @@ impl Api {
             detached: TaskTracker::new(),
             admissions: Arc::new(Semaphore::new(MAX_ADMISSIONS)),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
-    /// The table of routes as a service.
+    /// The table of routes as a service. `HEAD` is answered wherever `GET` is.
     pub(crate) fn router(&self) -> Router {
         let mut router = Router::new();
         for endpoint in ENDPOINTS {
             router = router.route(endpoint.path, self.mount(endpoint));
         }
         router
-            .method_not_allowed_fallback(|request| answer_unmatched(request, Problem::bad_method()))
-            .fallback(|request| answer_unmatched(request, Problem::no_route()))
+            .method_not_allowed_fallback(|request| refuse(request, Problem::bad_method()))
+            .fallback(|request| refuse(request, Problem::no_route()))
     }
 
     fn mount(&self, endpoint: &'static Endpoint) -> MethodRouter {
         let api = self.clone();
-        let handler = move |params: RawPathParams, request: Request<Body>| {
-            let params = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let (parts, body) = request.into_parts();
-            let call = Call { api: api.clone(), parts, params: params.collect(), body };
-            answer(endpoint, call)
+        let handler = move |params: Params, request: Request<Body>| {
+            let api = api.clone();
+            async move {
+                let params = match params {
+                    Ok(params) => params,
+                    Err(error) => {
+                        return refuse(request, Problem::bad_request(error.body_text())).await;
+                    }
+                };
+                let params = params
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+                let params = params.collect();
+                let (parts, body) = request.into_parts();
+                answer(
+                    endpoint,
+                    Call {
+                        api,
+                        parts,
+                        params,
+                        body,
+                    },
+                )
+                .await
+            }
         };
         MethodRouter::new().on(endpoint.filter(), handler)
     }
@@ -144,7 +175,9 @@ impl Call {
     /// Whether the client's `Accept` names this media type.
     fn accepts(&self, media_type: &str) -> bool {
         let values = self.parts.headers.get_all(http::header::ACCEPT).iter();
-        let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        let ranges = values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','));
         let mut names = ranges.map(|range| range.split(';').next().unwrap_or_default().trim());
         names.any(|name| name.eq_ignore_ascii_case(media_type))
     }
@@ -152,48 +185,71 @@ impl Call {
 
 /// Answers a request that a route of the table matches.
 async fn answer(endpoint: &'static Endpoint, call: Call) -> Response {
-    let id = Uuid::now_v7();
-    let has_body = !http_body::Body::is_end_stream(&call.body);
+    let seen = Seen::of(&call.parts, &call.body, endpoint.path);
     let work = async move {
         match authorise(endpoint, call).await {
             Ok(answer) => answer.await,
             Err(problem) => Err(problem),
         }
     };
-    observe(id, &endpoint.method, endpoint.path, has_body, work).await
+    seen.through(work).await
 }
 
-/// Answers a request that no route of the table matches.
-async fn answer_unmatched(request: Request<Body>, problem: Problem) -> Response {
-    let id = Uuid::now_v7();
-    let has_body = !http_body::Body::is_end_stream(request.body());
-    // The path is the client's own text; what it says is not worth a log's line.
-    observe(id, request.method(), "none", has_body, async { Err(problem) }).await
+/// Answers a request that has no handler.
+async fn refuse(request: Request<Body>, problem: Problem) -> Response {
+    let (parts, body) = request.into_parts();
+    // The path is the client's own text; what it says is not worth a line in a log.
+    let seen = Seen::of(&parts, &body, "none");
+    seen.through(async { Err(problem) }).await
 }
 
-/// Runs the work of a request in its span, and makes an answer of what comes out.
-async fn observe(
+/// What a request leaves in the log. Tokens and queries do not.
+struct Seen {
     id: Uuid,
-    method: &Method,
+    span: Span,
     route: &'static str,
     has_body: bool,
-    work: impl Future<Output = Result<Response, Problem>>,
-) -> Response {
-    let span = info_span!(
-        "request",
-        %id,
-        %method,
-        route,
-        status = tracing::field::Empty,
-        code = tracing::field::Empty,
-    );
-    async {
+}
+
+impl Seen {
+    fn of(parts: &Parts, body: &Body, route: &'static str) -> Self {
+        let id = Uuid::now_v7();
+        let peer = parts
+            .extensions
+            .get()
+            .map(|Peer(address)| display(*address));
+        let span = info_span!(
+            "request",
+            %id,
+            method = %parts.method,
+            route,
+            peer,
+            status = field::Empty,
+            code = field::Empty,
+        );
+        let has_body = !http_body::Body::is_end_stream(body);
+        Self {
+            id,
+            span,
+            route,
+            has_body,
+        }
+    }
+
+    /// Runs the work of the request in its span, and makes an answer of what comes out.
+    async fn through(self, work: impl Future<Output = Result<Response, Problem>>) -> Response {
+        let Self {
+            id,
+            span,
+            route,
+            has_body,
+        } = self;
         let begun = Instant::now();
-        let mut response = match work.await {
+        let mut response = match work.instrument(span.clone()).await {
             Ok(response) => response,
             Err(problem) => {
-                Span::current().record("code", problem.code());
-                let mut response = problem.into_answer(id).into_response();
+                span.record("code", problem.code());
+                let mut response = problem.into_answer(id);
                 if has_body {
                     // The client may still be sending: the connection lingers and closes.
                     let close = HeaderValue::from_static("close");
@@ -203,21 +259,19 @@ async fn observe(
             }
         };
         let status = response.status();
-        Span::current().record("status", status.as_u16());
-        let id = HeaderValue::from_str(&id.to_string()).expect("a UUID is ASCII");
-        response.headers_mut().insert("x-request-id", id);
-        // Logs and packages hold what strangers wrote: no browser is to guess what it is.
-        let nosniff = HeaderValue::from_static("nosniff");
-        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+        span.record("status", status.as_u16());
         if routes::is_quiet(route) && status.is_success() {
-            tracing::debug!(elapsed = ?begun.elapsed(), "answered");
+            debug!(parent: &span, elapsed = ?begun.elapsed(), "answered");
         } else {
-            info!(elapsed = ?begun.elapsed(), "answered");
+            info!(parent: &span, elapsed = ?begun.elapsed(), "answered");
         }
+        let headers = response.headers_mut();
+        let id = HeaderValue::from_str(&id.to_string()).expect("a UUID is ASCII");
+        headers.insert(X_REQUEST_ID, id);
+        // Logs and packages hold what strangers wrote: no browser is to guess what it is.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response
     }
-    .instrument(span)
-    .await
 }
 
 /// Checks the token of a request against what its route demands, and binds the route's handler to what
@@ -235,17 +289,21 @@ async fn authorise(endpoint: &Endpoint, call: Call) -> Result<Answer, Problem> {
         Access::Project(right, handler) => {
             let project: ProjectName = match (call.param("project").parse(), right) {
                 (Ok(project), _) => project,
-                (Err(error), Right::Deploy) => return Err(cofferdam_deploy::Error::from(error).into()),
+                (Err(error), Right::Deploy) => {
+                    return Err(cofferdam_deploy::Error::from(error).into());
+                }
                 (Err(error), Right::Read) => return Err(Problem::not_found(error.to_string())),
             };
             check(&identity, right, &project)?;
             Ok(handler(call, project))
         }
         Access::Deployment(right, handler) => {
-            let id: DeploymentId = call
-                .param("id")
-                .parse()
-                .map_err(|error: cofferdam_deploy::NameError| Problem::not_found(error.to_string()))?;
+            let id: DeploymentId =
+                call.param("id")
+                    .parse()
+                    .map_err(|error: cofferdam_deploy::NameError| {
+                        Problem::not_found(error.to_string())
+                    })?;
             let record = call.api.host().deployment(id).await?;
             // The same words as for one that does not exist.
             check(&identity, right, &record.project)

@@ -98,7 +98,14 @@ impl Server {
         })
         .await?;
         host.set_ingress(ingress_addr);
-        Ok(Self { host, api, api_addr, ingress, ingress_addr, options })
+        Ok(Self {
+            host,
+            api,
+            api_addr,
+            ingress,
+            ingress_addr,
+            options,
+        })
     }
 
     /// Where the API listens.
@@ -120,14 +127,25 @@ impl Server {
     ///
     /// When a half of the server ends by itself, which is a bug.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { host, api: listener, ingress, options, .. } = self;
+        let Self {
+            host,
+            api: listener,
+            ingress,
+            options,
+            ..
+        } = self;
         let limits = ConnectionLimits {
             header_read: options.header_timeout,
             drain: options.drain,
             ..ConnectionLimits::default()
         };
         let stop = CancellationToken::new();
-        let api = Api::new(host.clone(), options.body, options.max_package_bytes, stop.clone());
+        let api = Api::new(
+            host.clone(),
+            options.body,
+            options.max_package_bytes,
+            stop.clone(),
+        );
         let mut serving = tokio::spawn(connections::serve(
             listener,
             api.router(),
@@ -165,15 +183,12 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error>
     Ok((listener, bound))
 }
 
-/// The plugins of the default pipeline, as this program was built with them.
+/// The plugins that this program was built with.
 fn shipped() -> Vec<ShippedPlugin> {
-    let version = env!("CARGO_PKG_VERSION");
-    [
-        ("unpack", cofferdam_plugins::UNPACK),
-        ("precompress", cofferdam_plugins::PRECOMPRESS),
-        ("serve", cofferdam_plugins::SERVE),
-    ]
-    .into_iter()
-    .map(|(name, wasm)| ShippedPlugin { name, version, wasm })
-    .collect()
+    let ship = |plugin: &cofferdam_plugins::Plugin| ShippedPlugin {
+        name: plugin.name,
+        version: plugin.version,
+        wasm: plugin.wasm,
+    };
+    cofferdam_plugins::ALL.iter().map(ship).collect()
 }

@@ -18,17 +18,26 @@ pub(super) async fn identify(host: &Host, headers: &HeaderMap) -> Result<Identit
     let token = bearer(headers)?;
     match host.authenticate(token).await? {
         Some(identity) => Ok(identity),
-        None => Err(Problem::unauthorized("the token is not known, or has expired", BAD_TOKEN)),
+        None => Err(Problem::unauthorized(
+            "the token is not known, or has expired",
+            BAD_TOKEN,
+        )),
     }
 }
 
 /// The token of a request.
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
-    let wants = "send Authorization: Bearer TOKEN; the first token is in admin.token in the data directory";
+    let wants =
+        "send Authorization: Bearer TOKEN; the first token is in admin.token in the data directory";
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Err(Problem::unauthorized(wants, NO_TOKEN)) };
+    let Some(value) = values.next() else {
+        return Err(Problem::unauthorized(wants, NO_TOKEN));
+    };
     if values.next().is_some() {
-        return Err(Problem::unauthorized("there are two Authorization headers", BAD_TOKEN));
+        return Err(Problem::unauthorized(
+            "there are two Authorization headers",
+            BAD_TOKEN,
+        ));
     }
     let malformed = || Problem::unauthorized(wants, BAD_TOKEN);
     let value = value.to_str().map_err(|_| malformed())?;
@@ -59,7 +68,14 @@ mod tests {
     fn a_token_comes_once_and_by_the_bearer_scheme() {
         assert_eq!(found(&["Bearer abc"]).as_deref(), Some("abc"));
         assert_eq!(found(&["bearer  abc "]).as_deref(), Some("abc"));
-        for wrong in [&[][..], &["abc"], &["Basic abc"], &["Bearer"], &["Bearer "], &["Bearer a", "Bearer a"]] {
+        for wrong in [
+            &[][..],
+            &["abc"],
+            &["Basic abc"],
+            &["Bearer"],
+            &["Bearer "],
+            &["Bearer a", "Bearer a"],
+        ] {
             assert_eq!(found(wrong), None, "{wrong:?}");
         }
     }

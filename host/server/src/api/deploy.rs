@@ -17,7 +17,9 @@ use crate::upload::Arrival;
 /// Answers once the package is durable; or at once, with the events, when the client accepts them.
 pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response, Problem> {
     let streamed = call.accepts("text/event-stream");
-    let Call { api, parts, body, .. } = call;
+    let Call {
+        api, parts, body, ..
+    } = call;
     let limits = api.inner.body_limits.clone();
     let mut arrival =
         Arrival::open(&parts.headers, body, limits, api.inner.max_package_bytes).await?;
@@ -32,17 +34,31 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
     let upload = api.detach(receive(intake, arrival));
     if streamed {
         // The head is committed and the pipeline runs: whatever happens from here on is an event.
-        let subscription = api.host().events(id, 0).await.map_err(|error| Problem::from(error).of(id))?;
+        let subscription = api
+            .host()
+            .events(id, 0)
+            .await
+            .map_err(|error| Problem::from(error).of(id))?;
         let stop = api.inner.stop.clone();
         let until = async move {
             // An answer that ends takes the connection with it, and the upload must not go that way.
             let _ = upload.await;
             stop.cancelled().await;
         };
-        return Ok(([(LOCATION, location(id))], events::answer(subscription, until)).into_response());
+        return Ok((
+            [(LOCATION, location(id))],
+            events::answer(subscription, until),
+        )
+            .into_response());
     }
-    let record = upload.await.map_err(|error| Problem::internal(&error).of(id))??;
-    Ok(([(LOCATION, location(id))], json(StatusCode::ACCEPTED, &record)?).into_response())
+    let record = upload
+        .await
+        .map_err(|error| Problem::internal(&error).of(id))??;
+    Ok((
+        [(LOCATION, location(id))],
+        json(StatusCode::ACCEPTED, &record)?,
+    )
+        .into_response())
 }
 
 /// Moves a package from its request into the host, and returns once it is durable.

@@ -40,7 +40,10 @@ pub(super) async fn list(call: Call, identity: Identity) -> Result<Response, Pro
     let host = call.api.host();
     let mut deployments = Vec::new();
     for project in visible(&identity, filter.project.as_ref()) {
-        let filter = Filter { project, ..filter.clone() };
+        let filter = Filter {
+            project,
+            ..filter.clone()
+        };
         deployments.append(&mut host.deployments(&filter).await?);
     }
     deployments.sort_by_key(|record| std::cmp::Reverse(record.id));
@@ -69,9 +72,21 @@ fn visible(identity: &Identity, wanted: Option<&ProjectName>) -> Vec<Option<Proj
 }
 
 fn parse(query: &ListQuery) -> Result<(Filter, usize), String> {
-    let project = query.project.as_deref().map(str::parse::<ProjectName>).transpose();
-    let before = query.before.as_deref().map(str::parse::<DeploymentId>).transpose();
-    let status = query.status.as_deref().map(|text| status(text)).transpose()?;
+    let project = query
+        .project
+        .as_deref()
+        .map(str::parse::<ProjectName>)
+        .transpose();
+    let before = query
+        .before
+        .as_deref()
+        .map(str::parse::<DeploymentId>)
+        .transpose();
+    let status = query
+        .status
+        .as_deref()
+        .map(|text| status(text))
+        .transpose()?;
     let limit = match &query.limit {
         None => DEFAULT_PAGE,
         Some(text) => text
@@ -90,10 +105,16 @@ fn parse(query: &ListQuery) -> Result<(Filter, usize), String> {
 }
 
 fn status(text: &str) -> Result<Status, String> {
-    cofferdam_deploy::STATUSES.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
-        let known: Vec<_> = cofferdam_deploy::STATUSES.iter().map(|status| status.as_str()).collect();
-        format!("{text:?} is not a status; they are {}", known.join(", "))
-    })
+    cofferdam_deploy::STATUSES
+        .into_iter()
+        .find(|status| status.as_str() == text)
+        .ok_or_else(|| {
+            let known: Vec<_> = cofferdam_deploy::STATUSES
+                .iter()
+                .map(|status| status.as_str())
+                .collect();
+            format!("{text:?} is not a status; they are {}", known.join(", "))
+        })
 }
 
 /// `GET /v1/deployments/{id}`.
@@ -104,7 +125,11 @@ pub(super) async fn show(record: Record) -> Result<Response, Problem> {
 /// `GET /v1/deployments/{id}/package`: the bytes as they were sent.
 pub(super) async fn package(call: Call, record: Record) -> Result<Response, Problem> {
     let package = call.api.host().package(record.id).await?;
-    let media_type = package.media_type.as_deref().unwrap_or("application/octet-stream").to_owned();
+    let media_type = package
+        .media_type
+        .as_deref()
+        .unwrap_or("application/octet-stream")
+        .to_owned();
     let disposition = format!("attachment; filename=\"{}-{}\"", record.project, record.id);
     let headers = [
         (CONTENT_TYPE, media_type),

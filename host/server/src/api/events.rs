@@ -46,7 +46,9 @@ pub(super) async fn stream(call: Call, record: Record) -> Result<Response, Probl
     let query: EventsQuery = call.query()?;
     let header = call.parts.headers.get(LAST_EVENT_ID);
     let header = header.map(|value| value.to_str().unwrap_or_default());
-    let resumed = header.map(|text| number("Last-Event-ID", text)).transpose()?;
+    let resumed = header
+        .map(|text| number("Last-Event-ID", text))
+        .transpose()?;
     let after = match (resumed, query.after.as_deref()) {
         (Some(after), _) => after,
         (None, Some(text)) => number("after", text)?,
@@ -63,7 +65,9 @@ pub(super) async fn stream(call: Call, record: Record) -> Result<Response, Probl
 
 fn number(name: &str, text: &str) -> Result<u64, Problem> {
     text.parse().map_err(|_| {
-        Problem::bad_request(format!("{name} is {text:?}; it is the number of the last event seen"))
+        Problem::bad_request(format!(
+            "{name} is {text:?}; it is the number of the last event seen"
+        ))
     })
 }
 
@@ -72,7 +76,11 @@ pub(super) fn answer(
     subscription: Subscription,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> Response {
-    let feed = Feed { state: State::Greeting, next: take(subscription), until: until.boxed() };
+    let feed = Feed {
+        state: State::Greeting,
+        next: take(subscription),
+        until: until.boxed(),
+    };
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
@@ -103,7 +111,7 @@ type Taken = (Subscription, Result<Next, Error>);
 
 fn take(mut subscription: Subscription) -> BoxFuture<'static, Taken> {
     async move {
-        let next = subscription.next().await;
+        let next = subscription.next().await.map_err(Error::from);
         (subscription, next)
     }
     .boxed()
@@ -157,12 +165,19 @@ impl Feed {
                 None => break,
             }
         }
-        if text.is_empty() { None } else { Some((Ok(text.into()), self)) }
+        if text.is_empty() {
+            None
+        } else {
+            Some((Ok(text.into()), self))
+        }
     }
 }
 
 /// One event in the form of the HTML standard. Its data is one line: JSON escapes line ends.
 fn write_event(text: &mut String, event: &StoredEvent) {
-    let StoredEvent { seq, kind, json, .. } = event;
-    write!(text, "id: {seq}\nevent: {kind}\ndata: {json}\n\n").expect("a string takes what is written");
+    let StoredEvent {
+        seq, kind, json, ..
+    } = event;
+    write!(text, "id: {seq}\nevent: {kind}\ndata: {json}\n\n")
+        .expect("a string takes what is written");
 }

@@ -17,6 +17,8 @@ pub(super) async fn ready(call: Call) -> Result<Response, Problem> {
     if call.api.host().ready() {
         json(StatusCode::OK, &json!({ "status": "ready" }))
     } else {
-        Err(Problem::not_ready("the server accepts no deployments now; it is stopping"))
+        Err(Problem::not_ready(
+            "the server accepts no deployments now; it is stopping",
+        ))
     }
 }

@@ -39,7 +39,9 @@ pub(super) async fn read(call: Call, record: Record) -> Result<Response, Problem
         Some("text") => Format::Text,
         Some("jsonl") => Format::JsonLines,
         Some(other) => {
-            return Err(Problem::bad_request(format!("the format {other:?} is neither text nor jsonl")));
+            return Err(Problem::bad_request(format!(
+                "the format {other:?} is neither text nor jsonl"
+            )));
         }
         None if call.accepts("application/x-ndjson") || call.accepts("application/jsonl") => {
             Format::JsonLines
@@ -60,10 +62,12 @@ async fn batch(
     subscription: Option<Subscription>,
     format: Format,
 ) -> Result<Option<(Bytes, Option<Subscription>)>, Error> {
-    let Some(mut subscription) = subscription else { return Ok(None) };
+    let Some(mut subscription) = subscription else {
+        return Ok(None);
+    };
     let mut text = String::new();
     while text.len() < BATCH_BYTES {
-        match subscription.next().await {
+        match subscription.next().await.map_err(Error::from) {
             Ok(Next::Event(event)) => match format {
                 Format::JsonLines => {
                     text.push_str(&event.json);
@@ -100,12 +104,17 @@ struct Entry<'a> {
 
 /// Writes an event as a line of text, if it is one that a person looks for in a log.
 fn render(text: &mut String, event: &StoredEvent) {
-    let Ok(entry) = serde_json::from_str::<Entry<'_>>(&event.json) else { return };
+    let Ok(entry) = serde_json::from_str::<Entry<'_>>(&event.json) else {
+        return;
+    };
     let said = match event.kind.as_str() {
         "line" if entry.truncated => Cow::Owned(format!("{} (cut)", entry.text)),
         "line" => entry.text,
         "warning" => Cow::Owned(format!("warning: {}", entry.text)),
-        "dropped" => Cow::Owned(format!("({} lines, {} bytes were dropped)", entry.lines, entry.bytes)),
+        "dropped" => Cow::Owned(format!(
+            "({} lines, {} bytes were dropped)",
+            entry.lines, entry.bytes
+        )),
         "error" => Cow::Owned(format!("error: {}", entry.message)),
         "resumed" => Cow::Borrowed("(the server was restarted and goes on)"),
         _ => return,
@@ -137,14 +146,21 @@ mod tests {
 
     fn rendered(kind: &str, json: &str) -> String {
         let mut text = String::new();
-        let event = StoredEvent { seq: 1, kind: kind.to_owned(), json: json.to_owned() };
+        let event = StoredEvent {
+            seq: 1,
+            kind: kind.to_owned(),
+            json: json.to_owned(),
+        };
         render(&mut text, &event);
         text
     }
 
     #[test]
     fn a_line_says_which_step_printed_it() {
-        let line = rendered("line", r#"{"seq":1,"step":"install-1","stream":"stdout","text":"hi"}"#);
+        let line = rendered(
+            "line",
+            r#"{"seq":1,"step":"install-1","stream":"stdout","text":"hi"}"#,
+        );
         assert_eq!(line, "[install-1] hi\n");
         let cut = rendered("line", r#"{"step":"load","text":"hi","truncated":true}"#);
         assert_eq!(cut, "[load] hi (cut)\n");
@@ -152,7 +168,10 @@ mod tests {
 
     #[test]
     fn what_the_host_has_to_say_is_there_too() {
-        assert_eq!(rendered("error", r#"{"step":null,"message":"no"}"#), "error: no\n");
+        assert_eq!(
+            rendered("error", r#"{"step":null,"message":"no"}"#),
+            "error: no\n"
+        );
         let dropped = rendered("dropped", r#"{"step":"load","lines":3,"bytes":99}"#);
         assert_eq!(dropped, "[load] (3 lines, 99 bytes were dropped)\n");
         assert_eq!(rendered("phase", r#"{"status":"loading"}"#), "");
@@ -160,7 +179,13 @@ mod tests {
 
     #[test]
     fn a_terminal_obeys_nothing_of_what_a_step_printed() {
-        let line = rendered("line", r#"{"step":"load","text":"\u001b[2J\r\u0007\u009b1m\u202ex\t\u0000é"}"#);
-        assert_eq!(line, "[load] \\u{1b}[2J\\u{d}\\u{7}\\u{9b}1m\\u{202e}x\t\\u{0}é\n");
+        let line = rendered(
+            "line",
+            r#"{"step":"load","text":"\u001b[2J\r\u0007\u009b1m\u202ex\t\u0000é"}"#,
+        );
+        assert_eq!(
+            line,
+            "[load] \\u{1b}[2J\\u{d}\\u{7}\\u{9b}1m\\u{202e}x\t\\u{0}é\n"
+        );
     }
 }

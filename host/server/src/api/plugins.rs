@@ -31,21 +31,29 @@ pub(super) async fn list(call: Call) -> Result<Response, Problem> {
 /// `GET /v1/plugins/{name}/{version}`.
 pub(super) async fn show(call: Call) -> Result<Response, Problem> {
     let (name, version) = named(&call).map_err(Problem::not_found)?;
-    json(StatusCode::OK, &call.api.host().plugin(&name, &version).await?)
+    json(
+        StatusCode::OK,
+        &call.api.host().plugin(&name, &version).await?,
+    )
 }
 
 /// `PUT /v1/plugins/{name}/{version}`: the body is the component.
 pub(super) async fn admit(call: Call) -> Result<Response, Problem> {
     let (name, version) = named(&call).map_err(Problem::bad_request)?;
     let too_large = || {
-        Problem::too_large(format!("a component has at most {MAX_COMPONENT_BYTES} bytes"))
+        Problem::too_large(format!(
+            "a component has at most {MAX_COMPONENT_BYTES} bytes"
+        ))
     };
     if content_length(&call.parts.headers).is_some_and(|length| length > MAX_COMPONENT_BYTES) {
         return Err(too_large());
     }
     let Call { api, body, .. } = call;
     let turns = api.inner.admissions.clone();
-    let turn = turns.acquire_owned().await.expect("the semaphore is never closed");
+    let turn = turns
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed");
     let mut body = UploadBody::new(body, api.inner.body_limits.clone());
     let mut wasm = BytesMut::new();
     while let Some(bytes) = body.next().await? {
@@ -66,7 +74,10 @@ pub(super) async fn admit(call: Call) -> Result<Response, Problem> {
 }
 
 fn named(call: &Call) -> Result<(PluginName, Version), String> {
-    let name = call.param("name").parse().map_err(|error: NameError| error.to_string())?;
+    let name = call
+        .param("name")
+        .parse()
+        .map_err(|error: NameError| error.to_string())?;
     let version = call.param("version");
     let version = Version::parse(version)
         .map_err(|error| format!("{version:?} is not a version such as 1.2.0: {error}"))?;

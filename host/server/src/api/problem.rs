@@ -88,12 +88,19 @@ impl Problem {
     /// Something that does not exist for this client: in the words that the host has for what does not
     /// exist at all.
     pub(crate) fn absent(what: &str) -> Self {
-        Error::NotFound { what: what.to_owned() }.into()
+        Error::NotFound {
+            what: what.to_owned(),
+        }
+        .into()
     }
 
     /// The same, unless the client may see it and merely not do this to it.
     pub(crate) fn or_not_found(self, what: &str) -> Self {
-        if self.status == StatusCode::NOT_FOUND { Self::absent(what) } else { self }
+        if self.status == StatusCode::NOT_FOUND {
+            Self::absent(what)
+        } else {
+            self
+        }
     }
 
     /// Something that this client may see and not do.
@@ -105,7 +112,10 @@ impl Problem {
     /// No token, or one that is not known. `challenge` is the value of `WWW-Authenticate`.
     pub(crate) fn unauthorized(detail: &str, challenge: &'static str) -> Self {
         let header = Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
-        Self { header, ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail) }
+        Self {
+            header,
+            ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+        }
     }
 
     /// More than is taken.
@@ -116,7 +126,10 @@ impl Problem {
     /// The host cannot do this now.
     pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
         let header = Some((RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS)));
-        Self { header, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail) }
+        Self {
+            header,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail)
+        }
     }
 
     /// A fault of the host's own. The cause is logged, in the span of the request, and told to nobody.
@@ -128,14 +141,18 @@ impl Problem {
 
     /// Names the deployment that the problem is about.
     pub(crate) fn of(self, deployment: DeploymentId) -> Self {
-        Self { deployment: Some(deployment), ..self }
+        Self {
+            deployment: Some(deployment),
+            ..self
+        }
     }
 
     /// The answer to the request with this id.
     pub(crate) fn into_answer(self, request: Uuid) -> Response {
         let document = Document {
             r#type: format!("urn:cofferdam:problem:{}", self.code),
-            title: title(&self.code).unwrap_or_else(|| self.status.canonical_reason().unwrap_or("problem")),
+            title: title(&self.code)
+                .unwrap_or_else(|| self.status.canonical_reason().unwrap_or("problem")),
             status: self.status.as_u16(),
             detail: &self.detail,
             code: &self.code,
@@ -145,9 +162,13 @@ impl Problem {
             errors: &self.errors,
             request,
         };
-        let text = serde_json::to_vec(&document).expect("the document has only strings and numbers");
+        let text =
+            serde_json::to_vec(&document).expect("the document has only strings and numbers");
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.extend(self.header);
         (self.status, headers, text).into_response()
     }
@@ -296,7 +317,10 @@ mod tests {
     #[tokio::test]
     async fn a_fault_of_the_host_tells_nobody_its_cause() {
         let cause = std::io::Error::other("/srv/secret/ledger.db");
-        let error = Error::Io { action: "read /srv/secret".to_owned(), source: cause };
+        let error = Error::Io {
+            action: "read /srv/secret".to_owned(),
+            source: cause,
+        };
         let (parts, document) = document(error.into()).await;
         assert_eq!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!document.to_string().contains("secret"));
@@ -305,9 +329,15 @@ mod tests {
     #[tokio::test]
     async fn what_was_denied_is_listed() {
         let denied = vec!["net example.com:80".to_owned()];
-        let error = Error::GrantDenied { step: "install-1".to_owned(), denied };
+        let error = Error::GrantDenied {
+            step: "install-1".to_owned(),
+            denied,
+        };
         let (parts, document) = document(error.into()).await;
         assert_eq!(parts.status, StatusCode::FORBIDDEN);
-        assert_eq!(document["errors"], serde_json::json!(["net example.com:80"]));
+        assert_eq!(
+            document["errors"],
+            serde_json::json!(["net example.com:80"])
+        );
     }
 }

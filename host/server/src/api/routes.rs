@@ -49,12 +49,19 @@ pub(super) enum Right {
 impl Endpoint {
     /// The method as the router wants it.
     pub(super) fn filter(&self) -> MethodFilter {
-        self.method.clone().try_into().expect("the table names only methods that a router knows")
+        self.method
+            .clone()
+            .try_into()
+            .expect("the table names only methods that a router knows")
     }
 }
 
 const fn route(method: Method, path: &'static str, access: Access) -> Endpoint {
-    Endpoint { method, path, access }
+    Endpoint {
+        method,
+        path,
+        access,
+    }
 }
 
 /// Whether a route is asked so often, by probes, that its answers are not worth a line each.
@@ -68,17 +75,29 @@ const CREATE: &str = "/v1/projects/{project}/deployments";
 
 /// Every route there is.
 pub(super) static ENDPOINTS: &[Endpoint] = &[
-    route(Method::GET, HEALTHZ, Access::Open(|call| Box::pin(health::alive(call)))),
-    route(Method::GET, READYZ, Access::Open(|call| Box::pin(health::ready(call)))),
+    route(
+        Method::GET,
+        HEALTHZ,
+        Access::Open(|call| Box::pin(health::alive(call))),
+    ),
+    route(
+        Method::GET,
+        READYZ,
+        Access::Open(|call| Box::pin(health::ready(call))),
+    ),
     route(
         Method::POST,
         CREATE,
-        Access::Project(Right::Deploy, |call, project| Box::pin(deploy::create(call, project))),
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(deploy::create(call, project))
+        }),
     ),
     route(
         Method::PUT,
         CREATE,
-        Access::Project(Right::Deploy, |call, project| Box::pin(deploy::create(call, project))),
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(deploy::create(call, project))
+        }),
     ),
     route(
         Method::GET,
@@ -93,17 +112,23 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
     route(
         Method::GET,
         "/v1/deployments/{id}/events",
-        Access::Deployment(Right::Read, |call, record| Box::pin(events::stream(call, record))),
+        Access::Deployment(Right::Read, |call, record| {
+            Box::pin(events::stream(call, record))
+        }),
     ),
     route(
         Method::GET,
         "/v1/deployments/{id}/log",
-        Access::Deployment(Right::Read, |call, record| Box::pin(log::read(call, record))),
+        Access::Deployment(Right::Read, |call, record| {
+            Box::pin(log::read(call, record))
+        }),
     ),
     route(
         Method::GET,
         "/v1/deployments/{id}/package",
-        Access::Deployment(Right::Read, |call, record| Box::pin(deployments::package(call, record))),
+        Access::Deployment(Right::Read, |call, record| {
+            Box::pin(deployments::package(call, record))
+        }),
     ),
     route(
         Method::GET,
@@ -113,7 +138,9 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
     route(
         Method::GET,
         "/v1/projects/{project}",
-        Access::Project(Right::Read, |call, project| Box::pin(projects::show(call, project))),
+        Access::Project(Right::Read, |call, project| {
+            Box::pin(projects::show(call, project))
+        }),
     ),
     route(
         Method::GET,
@@ -140,7 +167,13 @@ mod tests {
     fn only_the_probes_are_open() {
         for endpoint in ENDPOINTS {
             let open = matches!(endpoint.access, Access::Open(_));
-            assert_eq!(open, is_quiet(endpoint.path), "{} {}", endpoint.method, endpoint.path);
+            assert_eq!(
+                open,
+                is_quiet(endpoint.path),
+                "{} {}",
+                endpoint.method,
+                endpoint.path
+            );
         }
     }
 

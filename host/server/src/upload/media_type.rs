@@ -88,7 +88,10 @@ mod tests {
             media_type(Some("font/woff"), &gzip).as_deref(),
             Some("font/woff")
         );
-        for silent in SAYS_NOTHING.into_iter().chain(["tar", "a/b/c", "text/ä", "/", ""]) {
+        for silent in SAYS_NOTHING
+            .into_iter()
+            .chain(["tar", "a/b/c", "text/ä", "/", ""])
+        {
             assert_eq!(
                 media_type(Some(silent), &gzip).as_deref(),
                 Some("application/gzip")

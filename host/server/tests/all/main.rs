@@ -1,0 +1,11 @@
+//! The API as its clients meet it: a real server on real ports, over real connections.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod access;
+mod events;
+mod forms;
+mod harness;
+mod hostile;
+mod listing;
+mod stopping;
