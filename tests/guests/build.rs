@@ -1,3 +1,6 @@
-//! Compiles the guests of this crate for WebAssembly.
+//! Compiles the test programs to components.
 
-fn main() {}
+fn main() {
+    let guests = cofferdam_guest_build::compile(&["cofferdam-test-programs"]);
+    cofferdam_guest_build::write_module(&guests);
+}

@@ -1,0 +1,9 @@
+//! The sandbox with real guests: the programs of `tests/guests`.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod admission;
+mod grants;
+mod harness;
+mod output;
+mod services;
+mod verdicts;

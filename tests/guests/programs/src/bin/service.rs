@@ -1,0 +1,130 @@
+//! Answers HTTP requests in the way that the path names.
+
+use std::io::Write as _;
+
+use wasip2::http::types::{
+    ErrorCode, Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingRequest,
+    OutgoingResponse, ResponseOutparam,
+};
+
+struct Service;
+
+wasip2::http::proxy::export!(Service);
+
+impl wasip2::exports::http::incoming_handler::Guest for Service {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let path = request.path_with_query().unwrap_or_default();
+        match path.as_str() {
+            "/hello" => answer(out, 200, b"hello\n"),
+            "/environment" => {
+                let names: Vec<String> = std::env::vars()
+                    .map(|(name, value)| format!("{name}={value}\n"))
+                    .collect();
+                answer(out, 200, names.concat().as_bytes());
+            }
+            "/print" => {
+                println!("a line for the log");
+                answer(out, 200, b"printed\n");
+            }
+            "/loop" => loop {
+                std::hint::black_box(0);
+            },
+            "/sleep" => loop {
+                std::thread::sleep(std::time::Duration::from_secs(3600));
+            },
+            "/memory" => {
+                let mut held = Vec::new();
+                loop {
+                    held.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+                }
+            }
+            "/panic" => panic!("as asked"),
+            "/silent" => {}
+            "/error" => ResponseOutparam::set(
+                out,
+                Err(ErrorCode::InternalError(Some("as asked".to_owned()))),
+            ),
+            "/echo" => echo(&request, out),
+            "/stream" => stream(out, usize::MAX),
+            "/broken" => {
+                stream(out, 3);
+            }
+            "/late" => {
+                stream(out, 0);
+            }
+            "/fetch" => {
+                let refused = fetch();
+                answer(out, 200, refused.as_bytes());
+            }
+            "/files" => {
+                let found = std::fs::read_dir("/").is_ok() || std::fs::read_dir(".").is_ok();
+                answer(out, 200, found.to_string().as_bytes());
+            }
+            _ => answer(out, 404, b"there is nothing here\n"),
+        }
+    }
+}
+
+fn start(out: ResponseOutparam, status: u16) -> OutgoingBody {
+    let response = OutgoingResponse::new(Fields::new());
+    response.set_status_code(status).expect("it is a status");
+    let body = response.body().expect("it is taken once");
+    ResponseOutparam::set(out, Ok(response));
+    body
+}
+
+fn answer(out: ResponseOutparam, status: u16, content: &[u8]) {
+    let body = start(out, status);
+    let mut stream = body.write().expect("it is taken once");
+    stream.write_all(content).expect("somebody listens");
+    drop(stream);
+    OutgoingBody::finish(body, None).expect("it has no stated length");
+}
+
+/// Sends back what comes, as it comes.
+fn echo(request: &IncomingRequest, out: ResponseOutparam) {
+    let incoming = request.consume().expect("it is taken once");
+    let input = incoming.stream().expect("it is taken once");
+    let body = start(out, 200);
+    let output = body.write().expect("it is taken once");
+    while output.blocking_splice(&input, 64 << 10).is_ok() {}
+    drop(output);
+    drop(input);
+    drop(IncomingBody::finish(incoming));
+    OutgoingBody::finish(body, None).expect("it has no stated length");
+}
+
+/// Sends blocks, and panics after `blocks` of them.
+fn stream(out: ResponseOutparam, blocks: usize) {
+    let body = start(out, 200);
+    let mut output = body.write().expect("it is taken once");
+    for _ in 0..blocks {
+        if output.write_all(&[b'x'; 32 << 10]).is_err() {
+            return;
+        }
+    }
+    panic!("that was enough");
+}
+
+fn fetch() -> String {
+    let request = OutgoingRequest::new(Fields::new());
+    request
+        .set_authority(Some("127.0.0.1:9"))
+        .expect("it is an authority");
+    request
+        .set_path_with_query(Some("/"))
+        .expect("it is a path");
+    match wasip2::http::outgoing_handler::handle(request, None) {
+        Err(error) => format!("refused: {error}"),
+        Ok(response) => {
+            response.subscribe().block();
+            match response.get() {
+                Some(Ok(Ok(_))) => "WORKED".to_owned(),
+                Some(Ok(Err(error))) => format!("refused: {error}"),
+                other => format!("refused: {other:?}"),
+            }
+        }
+    }
+}
+
+fn main() {}
