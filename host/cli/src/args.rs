@@ -31,7 +31,7 @@ Examples:
   cofferdam deploy ./site                 send a directory to it
   git archive HEAD | cofferdam deploy --project blog -
 
-Exit codes: 0 done, 1 the deployment failed, 2 usage, 3 refused, 4 the server is out of reach, 130 interrupted.
+Exit codes: 0 done, 1 the deployment failed, 2 usage, 3 refused, 4 the server is out of reach, 130 interrupted. \
 Progress and prose go to standard error; standard output has the URL, the id or, with --json, JSON lines."
 )]
 pub(crate) struct Cli {
@@ -72,8 +72,8 @@ Examples:
   cofferdam up ./app --plugin fill@0.1.0=fill.wasm
   cofferdam up --once ./site              deploy, then stop: does this package work?
 
-Without --data, everything is in a temporary directory that is removed at the end. An address that is not given
-and taken is replaced by a free one. A [plugins] table in cofferdam.toml is admitted first.
+Without --data, everything is in a temporary directory that is removed at the end. A default address that is taken \
+is replaced by a free one. A [plugins] table in cofferdam.toml is admitted first.
 
 DIR is packed as `cofferdam deploy --help` says.";
 
@@ -82,14 +82,15 @@ Examples:
   cofferdam deploy                        this directory, to http://127.0.0.1:9300
   cofferdam deploy ./site --project blog --message 'spring cleaning'
   cofferdam deploy site.tar.zst --url http://10.0.0.7:9300
-  url=$(cofferdam deploy ./site)          the URL is all that goes to standard output
-  id=$(cofferdam deploy --detach ./site)  leave when the package is safe; the id goes to standard output
+  url=$(cofferdam deploy ./site)          prints the URL and nothing else
+  id=$(cofferdam deploy -d ./site)        leave when the package is safe; prints the id
 
-DIR is packed here: sorted, without times and owners, so the same files are the same bytes every time. What
-.gitignore and .cofferdamignore files in it name is left out (the latter wins: !dist/ brings back what a .gitignore
-leaves out), and so are .git and, at the top, cofferdam.toml and .cofferdamignore. Symlinks are kept when they
-stay inside; one that dangles or leaves the directory, a socket or a pipe is an error.
-ARCHIVE (tar, tar.gz, tar.zst, zip) and - (standard input) are sent as they are; a cofferdam.toml inside is not
+DIR is packed here: sorted, without times and owners, so the same files are the same bytes every time. Left out are \
+.git, what .gitignore and .cofferdamignore files in it name (the latter wins: !dist/ brings back what a .gitignore \
+leaves out) and, at the top, cofferdam.toml and .cofferdamignore. Symlinks are kept when they stay inside; one that \
+dangles or leaves the directory, a socket or a pipe is an error.
+
+ARCHIVE (tar, tar.gz, tar.zst, zip) and - (standard input) are sent as they are; a cofferdam.toml inside is not \
 read, --config FILE names one.";
 
 /// Where the package is and how it is sent.

@@ -164,8 +164,10 @@ impl Job {
         loop {
             match attend.during(follow.next()).await {
                 Ok(Ok(Some(events))) => {
-                    events.iter().for_each(|event| attend.ui.event(event));
+                    // The upload's end is said before what followed from it.
                     attend.tick();
+                    events.iter().for_each(|event| attend.ui.event(event));
+                    attend.ui.flush();
                 }
                 Ok(Ok(None)) => break,
                 // The packer's own reason says more than the server's "upload interrupted".

@@ -138,10 +138,10 @@ impl Ui {
             said: self.began,
             total: bytes,
         });
+        self.flush();
         if let Screen::Live(live) = &mut self.screen {
             live.upload(bytes);
         }
-        self.flush();
     }
 
     /// The upload is at `sent` bytes; `complete` when that is all of it. Also moves whatever moves.
@@ -155,6 +155,9 @@ impl Ui {
                 upload.said = Instant::now();
                 transcript::sending(&mut self.lines, sent, upload.total, upload.began.elapsed());
             }
+        }
+        if !matches!(self.screen, Screen::Json) {
+            self.transcript.waiting(&mut self.lines);
         }
         if let Screen::Live(live) = &mut self.screen {
             live.tick(sent, complete, self.transcript.running());
@@ -195,9 +198,9 @@ impl Ui {
         };
     }
 
-    /// The deployment is over: how it ended, why, and where it is to be seen. The URL alone goes to standard
-    /// output, for a script to catch.
-    pub(crate) fn end(&mut self, outcome: &Outcome) {
+    /// The deployment is over: how it ended, why, and, if it `stays`, where it is to be seen. The URL alone goes
+    /// to standard output, for a script to catch.
+    pub(crate) fn end(&mut self, outcome: &Outcome, stays: bool) {
         self.transcript.close();
         if let Screen::Json = self.screen {
             let last = json!({ "kind": "record", "record": outcome.record });
@@ -214,7 +217,8 @@ impl Ui {
         );
         self.flush();
         self.clear();
-        if let Some(url) = outcome.url.as_deref().filter(|_| outcome.succeeded()) {
+        let url = outcome.url.as_deref();
+        if let Some(url) = url.filter(|_| stays && outcome.succeeded()) {
             let _ = writeln!(io::stdout(), "{}", text::escaped(url));
         }
     }

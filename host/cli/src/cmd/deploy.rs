@@ -32,6 +32,6 @@ pub(crate) async fn run(arguments: &DeployArgs) -> Result<(), Failure> {
         });
     }
     let outcome = job.run(&api, &mut ui, &interrupt).await?;
-    ui.end(&outcome);
+    ui.end(&outcome, true);
     outcome.into_result()
 }

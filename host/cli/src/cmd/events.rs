@@ -66,7 +66,7 @@ impl Printer {
         Printer {
             json,
             paint,
-            transcript: Transcript::new(paint),
+            transcript: Transcript::new(paint).with_outputs(),
             out: String::new(),
         }
     }

@@ -33,11 +33,10 @@ pub(crate) async fn run(arguments: &UpArgs) -> Result<(), Failure> {
     let mut running = Running::start(data, api, ingress, &arguments.listen.domain).await?;
     running.announce(remark);
 
-    let verbose = arguments.listen.verbose > 0;
     let client = running.client();
     let deployed = tokio::select! {
         ended = &mut running.server => Err(running_ended(ended).err().unwrap_or_else(stopped)),
-        deployed = deploy(job, client, arguments.json, verbose, &interrupt) => deployed,
+        deployed = deploy(job, client, arguments, &interrupt) => deployed,
     };
     if deployed.is_ok() && !arguments.once {
         say(&format!("serving {} until ctrl-c\n", running.ingress));
@@ -58,15 +57,15 @@ pub(crate) async fn run(arguments: &UpArgs) -> Result<(), Failure> {
 async fn deploy(
     job: Job,
     client: Result<Api, Failure>,
-    json: bool,
-    plain: bool,
+    arguments: &UpArgs,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     let api = client?;
-    let mut ui = Ui::new(json, plain);
+    // A log that speaks would tear what moves.
+    let mut ui = Ui::new(arguments.json, arguments.listen.verbose > 0);
     job.admit(&api, &mut ui, interrupt).await?;
     let outcome = job.run(&api, &mut ui, interrupt).await?;
-    ui.end(&outcome);
+    ui.end(&outcome, !arguments.once);
     outcome.into_result()
 }
 

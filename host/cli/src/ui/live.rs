@@ -1,7 +1,6 @@
 //! The moving lines at the foot of a terminal: the upload's bar, and a clock for every running step.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -36,6 +35,8 @@ impl Live {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::no_length(),
         };
+        // Before anything is set: a bar that stands alone draws itself where nobody clears it.
+        let bar = self.screen.add(bar);
         let colour = if self.paint.colours() { ".cyan" } else { "" };
         let template = if total.is_some() {
             format!(
@@ -47,7 +48,7 @@ impl Live {
         };
         bar.set_style(style(&template).progress_chars("=> "));
         bar.set_prefix("sending");
-        self.upload = Some(self.screen.add(bar));
+        self.upload = Some(bar);
     }
 
     /// Brings the bar and the clocks to where things are.
@@ -91,11 +92,7 @@ impl Live {
             let Some(running) = running.iter().find(|running| running.step == *step) else {
                 continue;
             };
-            let elapsed = running.since.elapsed();
-            // A clock that shows every millisecond is noise.
-            let shown =
-                Duration::from_millis(u64::try_from(elapsed.as_millis() / 100).unwrap_or(0) * 100);
-            let mut message = text::duration(shown);
+            let mut message = text::clock(running.since.elapsed());
             if let Some(progress) = &running.progress {
                 message.push_str("  ");
                 message.push_str(progress);

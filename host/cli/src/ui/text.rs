@@ -44,12 +44,14 @@ pub(crate) fn bytes(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
     }
-    // Tenths, rounded down, in integers: 1023.99 KiB never reads "1024.0 KiB".
-    let mut tenths = u128::from(bytes) * 10 / 1024;
+    // Tenths, rounded to the nearest, in integers; what rounds to 1024.0 is 1.0 of the next unit.
+    let mut divisor = 1024_u128;
     let mut unit = 0;
+    let mut tenths = (u128::from(bytes) * 10 + divisor / 2) / divisor;
     while tenths >= 10_240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
+        divisor *= 1024;
         unit += 1;
+        tenths = (u128::from(bytes) * 10 + divisor / 2) / divisor;
     }
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
@@ -68,8 +70,19 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// `45.0 MiB/s`, or nothing when it was too quick to say.
+/// A running clock: as [`duration`], but in tenths of a second from the start, so that it does not flicker.
+pub(crate) fn clock(elapsed: Duration) -> String {
+    if elapsed < Duration::from_secs(1) {
+        return format!("0.{} s", elapsed.as_millis() / 100);
+    }
+    duration(elapsed)
+}
+
+/// `45.0 MiB/s`, or nothing when it was too little or too quick to say.
 pub(crate) fn rate(sent: u64, taken: Duration) -> Option<String> {
+    if sent < 1 << 20 {
+        return None;
+    }
     let ms = u64::try_from(taken.as_millis())
         .ok()
         .filter(|ms| *ms >= 10)?;
@@ -162,7 +175,9 @@ mod tests {
         assert_eq!(bytes(0), "0 B");
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(bytes(1024 * 1024 - 1), "1023.9 KiB");
+        assert_eq!(bytes(34_905), "34.1 KiB");
+        assert_eq!(bytes(1024 * 1024 - 1), "1.0 MiB");
+        assert_eq!(bytes(1023 * 1024), "1023.0 KiB");
         assert_eq!(bytes(1 << 30), "1.0 GiB");
         assert_eq!(duration(Duration::from_millis(999)), "999 ms");
         assert_eq!(duration(Duration::from_millis(3_450)), "3.4 s");
@@ -172,6 +187,7 @@ mod tests {
             rate(1 << 20, Duration::from_millis(500)).as_deref(),
             Some("2.0 MiB/s")
         );
-        assert_eq!(rate(1, Duration::ZERO), None);
+        assert_eq!(rate(1 << 30, Duration::ZERO), None);
+        assert_eq!(rate(1 << 10, Duration::from_secs(1)), None);
     }
 }

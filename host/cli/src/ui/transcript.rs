@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! deploying  hello: 12 files, 48.0 KiB
-//! sent       48.0 KiB in 12 ms, 4.0 MiB/s
+//! sent       48.0 KiB in 12 ms
 //! extract    unpack@0.1.0
 //!            | wrote 12 files
 //! extract    8 ms, 3.1 MiB memory, 40.2 KiB written in 14 entries, 1 line
@@ -30,6 +30,9 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// Longest value of an output that is shown.
 const VALUE: usize = 200;
 
+/// How long a deployment may be queued before that is worth a line.
+const QUEUED: Duration = Duration::from_secs(2);
+
 /// Shortest wait for the upload that a receipt mentions.
 const WAITED_MS: u64 = 100;
 
@@ -37,6 +40,8 @@ const WAITED_MS: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct Transcript {
     paint: Paint,
+    /// Typed outputs are lines too. They are for programs: who watches a deployment has the plugin's own words.
+    outputs: bool,
     running: Vec<Running>,
     /// The step under whose name lines were last printed.
     speaker: Option<String>,
@@ -71,10 +76,17 @@ impl Transcript {
     pub(crate) fn new(paint: Paint) -> Transcript {
         Transcript {
             paint,
+            outputs: false,
             running: Vec::new(),
             speaker: None,
             stage: None,
         }
+    }
+
+    /// Shows typed outputs too.
+    pub(crate) fn with_outputs(mut self) -> Transcript {
+        self.outputs = true;
+        self
     }
 
     /// What runs now.
@@ -110,7 +122,7 @@ impl Transcript {
                 let line = format!("{} {}", self.paint.yellow("warning:"), escaped(text));
                 self.under(step, &line, out);
             }
-            Kind::Output { name, value } => {
+            Kind::Output { name, value } if self.outputs => {
                 let mut value = escaped(&value.to_string());
                 if value.chars().count() > VALUE {
                     value = value.chars().take(VALUE).collect::<String>() + "...";
@@ -138,7 +150,19 @@ impl Transcript {
             }
             // The end says why, with everything that the record knows.
             Kind::Error(_) | Kind::Done { .. } => self.close(),
-            Kind::Resync | Kind::Other => {}
+            Kind::Output { .. } | Kind::Resync | Kind::Other => {}
+        }
+    }
+
+    /// Says once that the deployment is waiting for its turn, when it has been for a while.
+    pub(crate) fn waiting(&mut self, out: &mut String) {
+        let Some(stage) = self.stage.as_mut().filter(|stage| stage.step == "queued") else {
+            return;
+        };
+        if stage.progress.is_none() && stage.since.elapsed() >= QUEUED {
+            let words = "behind another deployment of this project";
+            stage.progress = Some(words.to_owned());
+            say(out, &column("queued"), words);
         }
     }
 
@@ -202,14 +226,7 @@ impl Transcript {
     ) {
         let Some(step) = step else { return };
         self.start(step, None, out);
-        let mut words = escaped(label);
-        if !words.is_empty() {
-            words.push(' ');
-        }
-        let _ = match total {
-            Some(total) => write!(words, "{done}/{total}"),
-            None => write!(words, "{done}"),
-        };
+        let words = far(done, total, label);
         let mut due = false;
         if let Some(running) = self.running.iter_mut().find(|running| running.step == step) {
             due = running.said.elapsed() >= PROGRESS;
@@ -295,17 +312,33 @@ pub(super) fn end(out: &mut String, paint: Paint, outcome: &Outcome, taken: Opti
     if !problem.lines.is_empty() {
         say(out, &column("last lines"), "");
         for part in &problem.lines {
-            say(
-                out,
-                &column(""),
-                &format!("{} {}", paint.dim("|"), escaped(part)),
-            );
+            quote(out, paint, &escaped(part));
         }
     }
     if let Some(advice) = crate::advice::of(&problem.code) {
         let advice = advice.replace(" ID`", &format!(" {}`", outcome.id));
         say(out, &column("what to do"), &advice);
     }
+}
+
+/// How far a step is, in words. A label that begins with `bytes` says what is counted.
+fn far(done: u64, total: Option<u64>, label: &str) -> String {
+    let sizes = label
+        .strip_prefix("bytes")
+        .filter(|rest| rest.is_empty() || rest.starts_with(','));
+    let (figure, label): (fn(u64) -> String, &str) = match sizes {
+        Some(rest) => (bytes, rest.trim_start_matches([',', ' '])),
+        None => (|number| number.to_string(), label),
+    };
+    let mut words = figure(done);
+    if let Some(total) = total {
+        let _ = write!(words, " of {}", figure(total));
+    }
+    if !label.is_empty() {
+        let separator = if sizes.is_some() { ", " } else { " " };
+        let _ = write!(words, "{separator}{}", escaped(label));
+    }
+    words
 }
 
 /// What a step used, in one line; how it ended, when that was not well.
@@ -331,10 +364,13 @@ fn used(receipt: &Receipt, paint: Paint) -> String {
     if let Some(memory) = receipt.peak_memory_bytes {
         parts.push(format!("{} memory", bytes(memory)));
     }
-    if let Some(written) = receipt.bytes_written {
+    if let Some(written) = receipt.bytes_written.filter(|written| *written > 0) {
         let files = receipt
             .files_created
-            .map_or_else(String::new, |files| format!(" in {files} entries"));
+            .map_or_else(String::new, |files| match files {
+                1 => " in 1 entry".to_owned(),
+                _ => format!(" in {files} entries"),
+            });
         parts.push(format!("{} written{files}", bytes(written)));
     }
     if let Some(lines) = receipt.lines {
@@ -349,6 +385,12 @@ fn used(receipt: &Receipt, paint: Paint) -> String {
 /// The first column's text, padded before it is coloured.
 fn column(name: &str) -> String {
     format!("{:<COLUMN$}", escaped(name))
+}
+
+/// A line of a plugin's.
+fn quote(out: &mut String, paint: Paint, line: &str) {
+    let line = format!("{} {line}", paint.dim("|"));
+    say(out, &column(""), line.trim_end());
 }
 
 fn say(out: &mut String, column: &str, line: &str) {

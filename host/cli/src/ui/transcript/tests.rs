@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Transcript, begin, end, sending, sent};
+use super::{QUEUED, Transcript, begin, end, far, sending, sent};
 use crate::event::Event;
 use crate::ui::Outcome;
 use crate::ui::text::Paint;
 
 fn lines(events: &[(&str, serde_json::Value)]) -> String {
-    let mut transcript = Transcript::new(Paint::none());
+    let mut transcript = Transcript::new(Paint::none()).with_outputs();
     let mut out = String::new();
     for (kind, data) in events {
         transcript.event(&Event::read(kind, &data.to_string()), &mut out);
@@ -57,7 +57,7 @@ fn a_deployment_reads_like_this() {
         out,
         "\
 deploying  hello: 12 files, 48.0 KiB
-sent       48.0 KiB in 12 ms, 3.9 MiB/s
+sent       48.0 KiB in 12 ms
 extract    unpack@0.1.0
            | wrote 12 files
 extract    8 ms, 3.1 MiB memory, 40.2 KiB written in 14 entries, 1 line
@@ -153,6 +153,35 @@ fn what_has_a_clock_is_what_runs() {
         "activating"
     );
     assert_eq!(running("done", json!({"status": "succeeded"})), "");
+}
+
+#[test]
+fn progress_counts_what_its_label_says() {
+    assert_eq!(far(3, Some(10), "images"), "3 of 10 images");
+    assert_eq!(far(3, None, ""), "3");
+    assert_eq!(
+        far(2048, Some(4096), "bytes, a.css"),
+        "2.0 KiB of 4.0 KiB, a.css"
+    );
+    assert_eq!(far(2048, None, "bytes"), "2.0 KiB");
+    assert_eq!(far(1, None, "bytesize\u{1b}"), "1 bytesize\\x1b");
+}
+
+#[test]
+fn a_long_wait_in_the_queue_is_said_once() {
+    let mut transcript = Transcript::new(Paint::none());
+    let mut out = String::new();
+    transcript.event(&Event::read("phase", r#"{"status":"queued"}"#), &mut out);
+    transcript.waiting(&mut out);
+    assert_eq!(out, "");
+    let stage = transcript.stage.as_mut().unwrap();
+    stage.since = stage.since.checked_sub(QUEUED).unwrap();
+    transcript.waiting(&mut out);
+    transcript.waiting(&mut out);
+    assert_eq!(
+        out,
+        "queued     behind another deployment of this project\n"
+    );
 }
 
 #[test]
