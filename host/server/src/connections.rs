@@ -17,6 +17,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::process::{Resource, Rlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -38,9 +39,20 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 /// `Cofferdam-Head` with a long pipeline fits, and a body is read in few calls.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// The connections of one listener at a time. An idle one costs about 10 KiB, so that this many fit
+/// The most connections of one listener at a time. An idle one costs about 10 KiB, so that this many fit
 /// beside everything else; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: u64 = 8192;
+
+/// The descriptors that are kept for everything but connections: packs, logs, the ledger, the steps'
+/// directories. A server that runs out of them fails deployments; one that is out of connections makes
+/// its clients wait.
+const RESERVED_DESCRIPTORS: u64 = 512;
+
+/// What a connection may need: there are two listeners, and one may have a file open for its answer.
+const DESCRIPTORS_PER_CONNECTION: u64 = 4;
+
+/// Connections of one listener that are taken even where descriptors are scarce.
+const MIN_CONNECTIONS: u64 = 64;
 
 /// How long requests in flight may take once the server was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -69,9 +81,30 @@ impl Default for ConnectionLimits {
             header_read: HEADER_READ,
             write_stall: WRITE_STALL,
             max_head_bytes: MAX_HEAD_BYTES,
-            connections: MAX_CONNECTIONS,
+            connections: affordable_connections(),
             drain: DRAIN,
         }
+    }
+}
+
+/// How many connections of one listener the process has descriptors for.
+fn affordable_connections() -> usize {
+    let most = rustix::process::getrlimit(Resource::Nofile).current;
+    let spare = most.map_or(u64::MAX, |most| most.saturating_sub(RESERVED_DESCRIPTORS));
+    let affordable = (spare / DESCRIPTORS_PER_CONNECTION).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
+    usize::try_from(affordable).expect("it is at most MAX_CONNECTIONS")
+}
+
+/// Lifts the process's limit on descriptors as far as it may without privileges. The usual limit of 1024
+/// is there for programs that use select(2).
+pub(crate) fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        debug!(%error, ?limit, "the limit on descriptors stays");
     }
 }
 

@@ -83,12 +83,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on both addresses and opens the data directory.
+    /// Listens on both addresses and opens the data directory. Lifts the process's own limit on open
+    /// files to what the system allows it, because every connection is one.
     ///
     /// # Errors
     ///
     /// When an address is taken, or the data directory is another server's or not usable.
     pub async fn bind(options: ServerOptions) -> Result<Self, Error> {
+        connections::raise_descriptor_limit();
         let (api, api_addr) = listen(options.api).await?;
         let (ingress, ingress_addr) = listen(options.ingress).await?;
         let host = Host::open(HostOptions {

@@ -82,11 +82,7 @@ fn parse(query: &ListQuery) -> Result<(Filter, usize), String> {
         .as_deref()
         .map(str::parse::<DeploymentId>)
         .transpose();
-    let status = query
-        .status
-        .as_deref()
-        .map(|text| status(text))
-        .transpose()?;
+    let status = query.status.as_deref().map(status).transpose()?;
     let limit = match &query.limit {
         None => DEFAULT_PAGE,
         Some(text) => text

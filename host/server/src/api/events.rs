@@ -14,9 +14,9 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use cofferdam_deploy::{Error, Next, Record, StoredEvent, Subscription};
 use futures::future::{BoxFuture, FutureExt as _};
-use futures::stream;
-use http::StatusCode;
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, StatusCode};
 use serde::Deserialize;
 
 use super::Call;
@@ -31,6 +31,9 @@ const RETRY_MILLIS: u32 = 1000;
 
 /// How much is put into one write when many events wait.
 const BATCH_BYTES: usize = 32 * 1024;
+
+/// The header by which nginx and its kin are told not to hold an answer back.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The header by which an `EventSource` says what it has.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -76,16 +79,16 @@ pub(super) fn answer(
     subscription: Subscription,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> Response {
-    let feed = Feed {
-        state: State::Greeting,
-        next: take(subscription),
-        until: until.boxed(),
-    };
+    let events = stream::unfold(subscription, async |mut subscription| {
+        let next = subscription.next().await.map_err(Error::from);
+        Some((next, subscription))
+    });
+    let feed = Feed::new(events, until);
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
         // For a proxy that buffers answers unless it is told not to.
-        (http::HeaderName::from_static("x-accel-buffering"), "no"),
+        (X_ACCEL_BUFFERING, "no"),
     ];
     (headers, Body::from_stream(stream::unfold(feed, Feed::step))).into_response()
 }
@@ -93,9 +96,9 @@ pub(super) fn answer(
 /// A stream under way.
 struct Feed {
     state: State,
-    /// The next event, being waited for. It is kept across heartbeats, so that no wait is ever cut off
-    /// halfway.
-    next: BoxFuture<'static, Taken>,
+    /// The events to come. Waiting for one can be given up at any point and loses nothing, which a
+    /// heartbeat depends on.
+    events: BoxStream<'static, Result<Next, Error>>,
     until: BoxFuture<'static, ()>,
 }
 
@@ -106,18 +109,18 @@ enum State {
     Over,
 }
 
-/// What came next, and the subscription to ask for more.
-type Taken = (Subscription, Result<Next, Error>);
-
-fn take(mut subscription: Subscription) -> BoxFuture<'static, Taken> {
-    async move {
-        let next = subscription.next().await.map_err(Error::from);
-        (subscription, next)
-    }
-    .boxed()
-}
-
 impl Feed {
+    fn new(
+        events: impl Stream<Item = Result<Next, Error>> + Send + 'static,
+        until: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        Self {
+            state: State::Greeting,
+            events: events.boxed(),
+            until: until.boxed(),
+        }
+    }
+
     /// The next bytes of the answer.
     async fn step(mut self) -> Option<(Result<Bytes, Error>, Self)> {
         match self.state {
@@ -128,9 +131,9 @@ impl Feed {
             State::Following => {}
             State::Over => return None,
         }
-        let mut taken = tokio::select! {
+        let mut next = tokio::select! {
             biased;
-            taken = &mut self.next => taken,
+            next = self.events.next() => next,
             () = &mut self.until => return None,
             () = tokio::time::sleep(HEARTBEAT) => {
                 return Some((Ok(Bytes::from_static(b": still here\n\n")), self));
@@ -138,38 +141,29 @@ impl Feed {
         };
         let mut text = String::new();
         loop {
-            let (subscription, next) = taken;
             match next {
-                Ok(Next::Event(event)) => write_event(&mut text, &event),
-                Ok(Next::Resync) => {
+                Some(Ok(Next::Event(event))) => write_event(&mut text, &event),
+                Some(Ok(Next::Resync)) => {
                     text.push_str("event: resync\ndata: {}\n\n");
                     self.state = State::Over;
                 }
-                Ok(Next::End) => self.state = State::Over,
-                Err(error) => {
+                Some(Ok(Next::End)) | None => self.state = State::Over,
+                Some(Err(error)) => {
                     // The connection breaks, and the client comes back with the last number it has.
                     tracing::error!(cause = error.chain(), "an event stream cannot go on");
                     self.state = State::Over;
                     return Some((Err(error), self));
                 }
             }
-            if self.state == State::Over {
+            if self.state == State::Over || text.len() >= BATCH_BYTES {
                 break;
             }
-            self.next = take(subscription);
-            if text.len() >= BATCH_BYTES {
-                break;
-            }
-            match (&mut self.next).now_or_never() {
-                Some(more) => taken = more,
+            match self.events.next().now_or_never() {
+                Some(more) => next = more,
                 None => break,
             }
         }
-        if text.is_empty() {
-            None
-        } else {
-            Some((Ok(text.into()), self))
-        }
+        (!text.is_empty()).then(|| (Ok(text.into()), self))
     }
 }
 
@@ -180,4 +174,96 @@ fn write_event(text: &mut String, event: &StoredEvent) {
     } = event;
     write!(text, "id: {seq}\nevent: {kind}\ndata: {json}\n\n")
         .expect("a string takes what is written");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use std::sync::Arc;
+
+    use futures::future::pending;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn event(seq: u64) -> Result<Next, Error> {
+        let json = format!("{{\"seq\":{seq}}}");
+        let kind = "line".to_owned();
+        Ok(Next::Event(Arc::new(StoredEvent { seq, kind, json })))
+    }
+
+    /// Everything that a feed says, piece by piece.
+    async fn told(feed: Feed) -> Vec<Result<String, String>> {
+        let pieces = stream::unfold(feed, Feed::step);
+        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        let piece = pieces.map(|piece| piece.map(text).map_err(|error| error.to_string()));
+        piece.collect().await
+    }
+
+    #[tokio::test]
+    async fn events_that_wait_go_out_together() {
+        let events = stream::iter([event(4), event(5), Ok(Next::End), event(6)]);
+        let expected = [
+            "retry: 1000\n\n",
+            "id: 4\nevent: line\ndata: {\"seq\":4}\n\nid: 5\nevent: line\ndata: {\"seq\":5}\n\n",
+        ];
+        let told = told(Feed::new(events, pending())).await;
+        assert_eq!(told, expected.map(|piece| Ok(piece.to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_flood_goes_out_in_pieces_of_bounded_size() {
+        let events = stream::iter((1..=10_000).map(event).chain([Ok(Next::End)]));
+        let told = told(Feed::new(events, pending())).await;
+        assert!(told.len() > 10);
+        for piece in told {
+            assert!(piece.unwrap().len() < BATCH_BYTES + 100);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_too_slow_is_sent_away_without_a_number() {
+        let events = stream::iter([event(1), Ok(Next::Resync), Ok(Next::End)]);
+        let told = told(Feed::new(events, pending())).await;
+        let last = told.last().unwrap().clone().unwrap();
+        assert!(last.ends_with("\n\nevent: resync\ndata: {}\n\n"), "{last}");
+        assert_eq!(last.matches("id: ").count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_broken_by_a_heartbeat() {
+        let late = async {
+            tokio::time::sleep(Duration::from_secs(40)).await;
+            event(1)
+        };
+        let events = stream::once(late).chain(stream::iter([Ok(Next::End)]));
+        let before = Instant::now();
+        let told = told(Feed::new(events, pending())).await;
+        assert_eq!(before.elapsed().as_secs(), 40);
+        assert_eq!(
+            told[1..3],
+            [
+                Ok(": still here\n\n".to_owned()),
+                Ok(": still here\n\n".to_owned())
+            ]
+        );
+        assert!(told[3].as_ref().unwrap().starts_with("id: 1\n"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_when_the_server_stops() {
+        let until = tokio::time::sleep(Duration::from_secs(1));
+        let told = told(Feed::new(stream::pending(), until)).await;
+        assert_eq!(told.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_read_breaks_the_stream() {
+        let broken = Err(Error::NotFound {
+            what: "it".to_owned(),
+        });
+        let events = stream::iter([event(1), broken, event(2)]);
+        let told = told(Feed::new(events, pending())).await;
+        assert!(told.last().unwrap().is_err());
+    }
 }

@@ -13,9 +13,15 @@ use crate::upload::UploadError;
 /// After how many seconds a client may try again when the host is stopping.
 const RETRY_SECONDS: &str = "2";
 
+/// The media type of a problem.
+const MEDIA_TYPE: &str = "application/problem+json";
+
 /// Something that went wrong with a request, as its client is told.
 #[derive(Debug)]
-pub(crate) struct Problem {
+pub(crate) struct Problem(Box<Details>);
+
+#[derive(Debug)]
+struct Details {
     status: StatusCode,
     code: String,
     detail: String,
@@ -47,7 +53,7 @@ struct Document<'a> {
 
 impl Problem {
     fn new(status: StatusCode, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             status,
             code: code.into(),
             detail: detail.into(),
@@ -56,12 +62,17 @@ impl Problem {
             lines: Vec::new(),
             errors: Vec::new(),
             header: None,
-        }
+        }))
+    }
+
+    fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.0.header = Some((name, HeaderValue::from_static(value)));
+        self
     }
 
     /// The stable code.
     pub(crate) fn code(&self) -> &str {
-        &self.code
+        &self.0.code
     }
 
     /// A request that does not say what it wants in a way that can be read.
@@ -96,7 +107,7 @@ impl Problem {
 
     /// The same, unless the client may see it and merely not do this to it.
     pub(crate) fn or_not_found(self, what: &str) -> Self {
-        if self.status == StatusCode::NOT_FOUND {
+        if self.0.status == StatusCode::NOT_FOUND {
             Self::absent(what)
         } else {
             self
@@ -111,11 +122,8 @@ impl Problem {
 
     /// No token, or one that is not known. `challenge` is the value of `WWW-Authenticate`.
     pub(crate) fn unauthorized(detail: &str, challenge: &'static str) -> Self {
-        let header = Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
-        Self {
-            header,
-            ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
-        }
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+            .with_header(WWW_AUTHENTICATE, challenge)
     }
 
     /// More than is taken.
@@ -125,11 +133,8 @@ impl Problem {
 
     /// The host cannot do this now.
     pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
-        let header = Some((RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS)));
-        Self {
-            header,
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail)
-        }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail)
+            .with_header(RETRY_AFTER, RETRY_SECONDS)
     }
 
     /// A fault of the host's own. The cause is logged, in the span of the request, and told to nobody.
@@ -140,47 +145,43 @@ impl Problem {
     }
 
     /// Names the deployment that the problem is about.
-    pub(crate) fn of(self, deployment: DeploymentId) -> Self {
-        Self {
-            deployment: Some(deployment),
-            ..self
-        }
+    pub(crate) fn of(mut self, deployment: DeploymentId) -> Self {
+        self.0.deployment = Some(deployment);
+        self
     }
 
     /// The answer to the request with this id.
     pub(crate) fn into_answer(self, request: Uuid) -> Response {
+        let details = *self.0;
+        let title = title(&details.code).or(details.status.canonical_reason());
         let document = Document {
-            r#type: format!("urn:cofferdam:problem:{}", self.code),
-            title: title(&self.code)
-                .unwrap_or_else(|| self.status.canonical_reason().unwrap_or("problem")),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            code: &self.code,
-            deployment: self.deployment,
-            step: self.step.as_deref(),
-            lines: &self.lines,
-            errors: &self.errors,
+            r#type: format!("urn:cofferdam:problem:{}", details.code),
+            title: title.unwrap_or("A problem"),
+            status: details.status.as_u16(),
+            detail: &details.detail,
+            code: &details.code,
+            deployment: details.deployment,
+            step: details.step.as_deref(),
+            lines: &details.lines,
+            errors: &details.errors,
             request,
         };
-        let text =
-            serde_json::to_vec(&document).expect("the document has only strings and numbers");
+        let text = serde_json::to_vec(&document).expect("it has only strings and numbers");
         let mut headers = HeaderMap::new();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        headers.extend(self.header);
-        (self.status, headers, text).into_response()
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        headers.extend(details.header);
+        (details.status, headers, text).into_response()
     }
 
     /// The end of a deployment that failed while its package still arrived.
     fn of_record(status: StatusCode, record: &Record) -> Self {
         let problem = match &record.error {
-            Some(error) => Self {
-                step: error.step.clone(),
-                lines: error.lines.clone(),
-                ..Self::new(status, error.code.clone(), error.message.clone())
-            },
+            Some(error) => {
+                let mut problem = Self::new(status, error.code.clone(), error.message.clone());
+                problem.0.step.clone_from(&error.step);
+                problem.0.lines.clone_from(&error.lines);
+                problem
+            }
             None => {
                 let detail = format!("the deployment has ended as {}", record.status.as_str());
                 Self::new(status, "conflict", detail)
@@ -258,10 +259,11 @@ impl From<Error> for Problem {
             (kind, Error::Failed { record }) => Self::of_record(status(kind), record),
             (ErrorKind::Internal, _) => Self::internal(&error),
             (ErrorKind::Unavailable, _) => Self::not_ready(error.to_string()),
-            (kind, Error::GrantDenied { denied, .. }) => Self {
-                errors: denied.clone(),
-                ..Self::new(status(kind), error.code(), error.to_string())
-            },
+            (kind, Error::GrantDenied { denied, .. }) => {
+                let mut problem = Self::new(status(kind), error.code(), error.to_string());
+                problem.0.errors.clone_from(denied);
+                problem
+            }
             (kind, _) => Self::new(status(kind), error.code(), error.to_string()),
         }
     }

@@ -178,7 +178,7 @@ async fn a_name_that_is_none_is_refused_before_anything_is_done_with_it() {
         ("/v1/projects/../../etc/deployments", 404),
         ("/v1/projects/%2e%2e/deployments", 400),
         ("/v1/projects/./deployments", 400),
-        ("/v1/projects//deployments", 404),
+        ("/v1/projects//deployments", 400),
         ("/v1/projects/%ff%fe/deployments", 400),
     ] {
         let headers = "Content-Length: 1\r\nConnection: close\r\n";

@@ -68,7 +68,7 @@ impl TestServer {
         let mut options = ServerOptions::new(data.path().join("data"));
         options.api = "127.0.0.1:0".parse().unwrap();
         options.ingress = "127.0.0.1:0".parse().unwrap();
-        options.drain = Duration::from_secs(5);
+        options.drain = Duration::from_secs(1);
         adjust(&mut options);
         let token_file = options.data.join("admin.token");
         let (stop, stopped) = oneshot::channel();
@@ -90,7 +90,12 @@ impl TestServer {
             .unwrap()
             .trim()
             .to_owned();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        // Tests share the server and not their runtimes, so no connection outlives its request.
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .build()
+            .unwrap();
         Self {
             api,
             token,

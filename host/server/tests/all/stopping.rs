@@ -8,7 +8,7 @@ use crate::harness::{TestServer, site};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_under_way_gets_through_and_nothing_new_is_accepted() {
-    let mut server = TestServer::start(|_| {});
+    let mut server = TestServer::start(|options| options.drain = Duration::from_secs(30));
     let package = site();
     let headers = format!("Content-Length: {}\r\n", package.len());
     let mut upload = server
@@ -33,6 +33,7 @@ async fn an_upload_under_way_gets_through_and_nothing_new_is_accepted() {
     // An event stream ends, and its client connects again somewhere; an idle connection is closed.
     listener.read_to_end().await;
     assert_eq!(idle.read_to_end().await, "");
+    drop((listener, idle));
     let deadline = Instant::now() + Duration::from_secs(30);
     while TcpStream::connect(server.api).await.is_ok() {
         assert!(
@@ -44,6 +45,7 @@ async fn an_upload_under_way_gets_through_and_nothing_new_is_accepted() {
     upload.send(&package[1000..]).await;
     let answer = upload.answer().await;
     assert_eq!(answer.status, 202, "{answer:?}");
+    drop(upload);
     server.wait_until_stopped();
 }
 
