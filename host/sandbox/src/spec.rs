@@ -44,7 +44,7 @@ impl fmt::Display for Phase {
 /// Who a step is, and its own configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepContext {
-    /// The deployment, a UUIDv7 as text.
+    /// The deployment, a `UUIDv7` as text.
     pub deployment: String,
     /// The project's name.
     pub project: String,

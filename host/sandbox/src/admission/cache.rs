@@ -76,7 +76,7 @@ impl Cache {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     "a compiled component does not load"
-                )
+                );
             })
             .ok()
     }

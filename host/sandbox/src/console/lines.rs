@@ -134,7 +134,7 @@ mod tests {
         let mut lines = Vec::new();
         for chunk in chunks {
             buffer.push(chunk, |line, cut| {
-                lines.push((text(line).into_owned(), cut))
+                lines.push((text(line).into_owned(), cut));
             });
         }
         buffer.finish(|line, cut| lines.push((text(line).into_owned(), cut)));

@@ -270,7 +270,7 @@ pub(crate) fn trap_message(error: &wasmtime::Error) -> String {
     let mut message = error.root_cause().to_string();
     if let Some(backtrace) = error.downcast_ref::<wasmtime::WasmBacktrace>() {
         message.push('\n');
-        message.push_str(&backtrace.to_string());
+        message.push_str(&readable(&backtrace.to_string()));
     }
     if message.len() > TRAP_BYTES {
         let end = (0..=TRAP_BYTES)
@@ -281,4 +281,63 @@ pub(crate) fn trap_message(error: &wasmtime::Error) -> String {
     }
     message.truncate(message.trim_end().len());
     message
+}
+
+/// A backtrace for a person: without the compiler's hashes, and a recursion said once.
+fn readable(backtrace: &str) -> String {
+    let mut text = String::new();
+    let mut before = None;
+    let mut repeated = 0_usize;
+    let again = |text: &mut String, repeated: usize| {
+        if repeated > 0 {
+            text.push_str(&format!("          ... and {repeated} more of it\n"));
+        }
+    };
+    for line in backtrace.lines() {
+        let line = without_hash(line);
+        // A frame is `  0:   0x2e97 - module!function`.
+        let frame = line.split_once('!').map(|(_, function)| function);
+        if frame.is_some() && frame == before {
+            repeated += 1;
+            continue;
+        }
+        again(&mut text, std::mem::take(&mut repeated));
+        text.push_str(line);
+        text.push('\n');
+        before = frame;
+    }
+    again(&mut text, repeated);
+    text
+}
+
+/// The name of a function without the hash that the Rust compiler appends to it: `::h` and 16 digits.
+fn without_hash(line: &str) -> &str {
+    const HASH_DIGITS: usize = 16;
+    match line.rsplit_once("::h") {
+        Some((name, hash))
+            if hash.len() == HASH_DIGITS && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+        {
+            name
+        }
+        _ => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backtrace_names_a_recursion_once_and_no_hashes() {
+        let engines = "error while executing at wasm backtrace:\n    \
+            0:   0x10 - a.wasm!a::deeper::h0123456789abcdef\n    \
+            1:   0x20 - a.wasm!a::deeper::h0123456789abcdef\n    \
+            2:   0x20 - a.wasm!a::deeper::h0123456789abcdef\n    \
+            3:   0x30 - a.wasm!main\n";
+        let persons = "error while executing at wasm backtrace:\n    \
+            0:   0x10 - a.wasm!a::deeper\n          \
+            ... and 2 more of it\n    \
+            3:   0x30 - a.wasm!main\n";
+        assert_eq!(readable(engines), persons);
+    }
 }

@@ -44,7 +44,7 @@ async fn a_flood_keeps_its_first_and_last_lines_and_counts_the_rest() {
     let [(at, StepEvent::Dropped { lines: missing, .. })] = dropped[..] else {
         panic!("{dropped:?}")
     };
-    assert_eq!(*missing as usize + lines.len(), 50_000);
+    assert_eq!(*missing + lines.len() as u64, 50_000);
     assert_eq!(
         lines[at],
         format!("line {}", at as u64 + missing),
@@ -52,8 +52,8 @@ async fn a_flood_keeps_its_first_and_last_lines_and_counts_the_rest() {
     );
     let receipt = &ended.outcome.receipt;
     assert_eq!(
-        (receipt.lines as usize, receipt.dropped_lines),
-        (lines.len(), *missing)
+        (receipt.lines, receipt.dropped_lines),
+        (lines.len() as u64, *missing)
     );
 }
 

@@ -48,7 +48,8 @@ async fn recursion_without_end_is_a_trap_with_a_bounded_backtrace() {
     let Verdict::Trapped { message } = &ended.outcome.verdict else {
         panic!("{:?}", ended.outcome)
     };
-    assert!(message.contains("call stack exhausted"), "{message}");
+    // A Rust guest's stack lies below its memory's start, so it leaves the memory before the engine's stack ends.
+    assert!(message.starts_with("wasm trap: "), "{message}");
     assert!(message.lines().count() < 100);
 }
 

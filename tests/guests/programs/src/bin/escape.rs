@@ -7,7 +7,9 @@ use std::fs::{self, File, OpenOptions};
 
 use cofferdam_test_programs::tried;
 use wasip2::filesystem::preopens::get_directories;
-use wasip2::filesystem::types::{Descriptor, DescriptorFlags, NewTimestamp, OpenFlags, PathFlags};
+use wasip2::filesystem::types::{
+    Descriptor, DescriptorFlags, DescriptorType, ErrorCode, NewTimestamp, OpenFlags, PathFlags,
+};
 
 fn main() {
     fs::write("mine", "mine").expect("writing is granted");
@@ -126,9 +128,29 @@ fn main() {
         "open a link that leaves, unfollowed with a slash",
         release.open_at(none(), "out/", OpenFlags::DIRECTORY, DescriptorFlags::READ),
     );
+    // The link itself may be looked at; what it leads to may not.
+    let beyond = release
+        .stat_at(none(), "out/")
+        .and_then(|stat| match stat.type_ {
+            DescriptorType::Directory => Ok(()),
+            _ => Err(ErrorCode::NotDirectory),
+        });
+    tried("stat through a link that leaves, with a slash", beyond);
     tried(
-        "stat through a link that leaves, with a slash",
-        release.stat_at(none(), "out/"),
+        "stat through a link that leaves",
+        release.stat_at(follow(), "out"),
+    );
+    tried(
+        "date through a link that leaves, with a slash",
+        release.set_times_at(none(), "out/", NewTimestamp::Now, NewTimestamp::Now),
+    );
+    tried(
+        "remove through a link that leaves, with a slash",
+        fs::remove_dir("out/"),
+    );
+    tried(
+        "hash through a link that leaves",
+        release.metadata_hash_at(follow(), "out/"),
     );
     tried(
         "create through a link that leaves",

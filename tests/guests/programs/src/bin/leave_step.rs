@@ -22,20 +22,38 @@ fn main() {
         tried(&format!("overwrite {path}"), fs::write(path, "changed"));
     }
     tried("list /", fs::read_dir("/"));
-    tried("rename into /tmp", fs::rename("/release/index.html", "/tmp/index.html"));
-    tried("rename out of /tmp", fs::rename("/tmp/mine", "/release/theirs"));
-    tried("hard link into /tmp", fs::hard_link("/release/index.html", "/tmp/linked"));
-    tried("hard link out of /tmp", fs::hard_link("/tmp/mine", "/release/linked"));
+    tried(
+        "rename into /tmp",
+        fs::rename("/release/index.html", "/tmp/index.html"),
+    );
+    tried(
+        "rename out of /tmp",
+        fs::rename("/tmp/mine", "/release/theirs"),
+    );
+    tried(
+        "hard link into /tmp",
+        fs::hard_link("/release/index.html", "/tmp/linked"),
+    );
+    tried(
+        "hard link out of /tmp",
+        fs::hard_link("/tmp/mine", "/release/linked"),
+    );
 
     let preopens = get_directories();
     let (tmp, _) = preopens
         .iter()
         .find(|(_, name)| name == "/tmp")
         .expect("/tmp is granted");
-    tried("absolute symlink", tmp.symlink_at("/etc/passwd", "absolute"));
+    tried(
+        "absolute symlink",
+        tmp.symlink_at("/etc/passwd", "absolute"),
+    );
     let _ = tmp.symlink_at("../../../canary.txt", "relative");
     tried("read through a symlink", fs::read("/tmp/relative"));
-    tried("read through a symlink with a slash", fs::read("/tmp/relative/"));
+    tried(
+        "read through a symlink with a slash",
+        fs::read("/tmp/relative/"),
+    );
     tried(
         "hard link through a symlink",
         tmp.link_at(PathFlags::SYMLINK_FOLLOW, "relative", tmp, "canary"),
@@ -43,7 +61,11 @@ fn main() {
     let large = File::create("/tmp/large").expect("creating in /tmp is granted");
     tried("4 TiB by set-size", large.set_len(4 << 40));
     tried("connect", TcpStream::connect("127.0.0.1:80"));
-    println!("cwd {}", std::env::current_dir().map_or_else(|error| error.to_string(), |path| path.display().to_string()));
+    println!(
+        "cwd {}",
+        std::env::current_dir()
+            .map_or_else(|error| error.to_string(), |path| path.display().to_string())
+    );
     for (name, _) in std::env::vars().filter(|(name, _)| !name.starts_with("COFFERDAM_")) {
         println!("env {name}");
     }
