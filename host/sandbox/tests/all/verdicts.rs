@@ -25,6 +25,20 @@ async fn a_program_that_exits_with_failure_says_one_whatever_its_code_was() {
 }
 
 #[tokio::test]
+async fn a_program_that_exits_with_a_code_says_that_code() {
+    let ended = Run::of("fail")
+        .config(json!({ "code": 7, "exact": true }))
+        .end()
+        .await;
+    assert_eq!(ended.outcome.verdict, Verdict::Exited { code: 7 });
+    let ended = Run::of("fail")
+        .config(json!({ "code": 0, "exact": true }))
+        .end()
+        .await;
+    assert_eq!(ended.outcome.verdict, Verdict::Succeeded);
+}
+
+#[tokio::test]
 async fn a_panic_is_a_trap_with_the_message_printed_and_the_frames_named() {
     let ended = Run::of("panic").end().await;
     let Verdict::Trapped { message } = &ended.outcome.verdict else {
