@@ -73,6 +73,7 @@ pub(crate) struct Resolved {
     pub(crate) label: String,
     pub(crate) digest: String,
     pub(crate) phases: Vec<Phase>,
+    pub(crate) config_schema: Option<serde_json::Value>,
 }
 
 /// All admitted plugins.
@@ -108,6 +109,14 @@ impl Catalog {
             return Err(Error::PluginIncompatible {
                 message: "it serves HTTP; a plugin is a program (it exports wasi:cli/run)"
                     .to_owned(),
+            });
+        }
+        let schema = component
+            .description()
+            .and_then(|said| said.config_schema.as_ref());
+        if let Some(Err(message)) = schema.map(crate::plan::check_schema) {
+            return Err(Error::PluginIncompatible {
+                message: format!("the schema of its config is not valid: {message}"),
             });
         }
         let digest = component.digest().to_owned();
@@ -223,6 +232,7 @@ impl Catalog {
             label,
             digest: row.digest,
             phases: view.phases,
+            config_schema: view.config_schema,
         })
     }
 

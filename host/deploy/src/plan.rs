@@ -16,6 +16,9 @@ const DEFAULT_EXTRACT: &str = "unpack";
 /// The load step of a pipeline that names none.
 const DEFAULT_LOAD: &str = "serve";
 
+/// How many problems of one config are named.
+const MAX_PROBLEMS: usize = 10;
+
 /// A pipeline with every plugin resolved and every request granted.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -111,6 +114,13 @@ async fn settle_step(
             ),
         });
     }
+    if let Some(schema) = &plugin.config_schema {
+        check_config(schema, &step.config).map_err(|message| Error::ConfigInvalid {
+            step: name.clone(),
+            plugin: plugin.label.clone(),
+            message,
+        })?;
+    }
     let grant = grant(&name, &step.request)?;
     Ok(PlannedStep {
         name,
@@ -119,4 +129,61 @@ async fn settle_step(
         config: step.config,
         grant,
     })
+}
+
+/// Checks that a plugin's schema is one.
+pub(crate) fn check_schema(schema: &Value) -> Result<(), String> {
+    jsonschema::validator_for(schema)
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+/// Checks a step's config against its plugin's schema. A step without a config has an empty one.
+fn check_config(schema: &Value, config: &Value) -> Result<(), String> {
+    let validator = jsonschema::validator_for(schema).map_err(|error| error.to_string())?;
+    let empty = Value::Object(serde_json::Map::new());
+    let config = if config.is_null() { &empty } else { config };
+    let problems: Vec<String> = validator
+        .iter_errors(config)
+        .take(MAX_PROBLEMS)
+        .map(|error| match error.instance_path().as_str() {
+            "" => error.to_string(),
+            place => format!("{place}: {error}"),
+        })
+        .collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_config_is_held_against_its_schema_and_every_problem_is_placed() {
+        let schema = json!({
+            "type": "object",
+            "properties": { "level": { "type": "integer", "maximum": 9 }, "name": { "type": "string" } },
+            "additionalProperties": false,
+        });
+        assert_eq!(check_config(&schema, &json!({ "level": 9 })), Ok(()));
+        assert_eq!(check_config(&schema, &Value::Null), Ok(()));
+        let problems = check_config(&schema, &json!({ "level": 10, "nmae": "x" })).unwrap_err();
+        assert!(
+            problems.contains("/level") && problems.contains("nmae"),
+            "{problems}"
+        );
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_found_at_once() {
+        assert!(check_schema(&json!({ "type": "objekt" })).is_err());
+        assert!(check_schema(&json!({ "$ref": "https://example.org/schema.json" })).is_err());
+        assert!(check_schema(&json!({ "type": "object" })).is_ok());
+    }
 }
