@@ -1,7 +1,8 @@
 //! A step's voice: its printed lines, progress, warnings and outputs, in the order in which it said them.
 //!
-//! Printing happens on the guest's own thread: bytes are cut into lines, and each line goes into the event
-//! channel. When that is full, events wait in a backlog; as long as there is one, the guest may not print more.
+//! Printing happens on the guest's own thread: bytes are cut into lines, and lines go into the event channel: at
+//! once when the guest says little, in batches when it says much, and always when it pauses. When the channel is
+//! full, events wait in a backlog; once that is a batch long, the guest may not print more.
 //! It waits in the runtime of its thread rather than in the operating system, so that a deadline or a cancel
 //! ends it even when nobody takes events any more.
 
@@ -11,8 +12,10 @@ mod progress;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -30,6 +33,13 @@ use crate::limits::Limits;
 
 /// Events that wait for their reader before the guest is held back.
 pub(crate) const EVENT_CAPACITY: usize = 256;
+
+/// Events that are collected before their reader is woken, when a guest says many at once: waking it for each
+/// costs more than all the rest of a line.
+const BATCH: usize = 64;
+
+/// How long ago the reader was last given something for the next event to go out at once.
+const BATCH_TIME: Duration = Duration::from_millis(1);
 
 /// Bytes that a guest may print at once: bounds how many lines one call can make.
 const WRITE_BYTES: usize = 16 << 10;
@@ -62,6 +72,7 @@ struct State {
     flood: Flood,
     progress: Progress,
     backlog: VecDeque<StepEvent>,
+    flushed: Option<Instant>,
     bytes: u64,
     lines: u64,
 }
@@ -76,6 +87,7 @@ impl Console {
                 flood: Flood::new(limits.output_bytes),
                 progress: Progress::default(),
                 backlog: VecDeque::new(),
+                flushed: None,
                 bytes: 0,
                 lines: 0,
             }),
@@ -161,8 +173,13 @@ impl Console {
 
     /// Waits until every event is in the channel, or nobody listens any more.
     pub(crate) async fn drained(&self) {
+        self.shrunk_to(0).await;
+    }
+
+    /// Waits until no more than so many events wait, or nobody listens any more.
+    async fn shrunk_to(&self, most: usize) {
         loop {
-            if self.0.flush(&mut self.0.lock()) {
+            if self.0.flush(&mut self.0.lock()) <= most {
                 return;
             }
             let Ok(permit) = self.0.events.reserve().await else {
@@ -172,6 +189,23 @@ impl Console {
             if let Some(event) = self.0.lock().backlog.pop_front() {
                 permit.send(event);
             }
+        }
+    }
+
+    /// Hands over what was collected whenever the guest pauses. Never ends; must be polled after the guest, each
+    /// time that is.
+    pub(crate) async fn deliver(&self) -> Infallible {
+        loop {
+            self.drained().await;
+            let mut paused = false;
+            poll_fn(|_| {
+                if std::mem::replace(&mut paused, true) {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
         }
     }
 
@@ -193,36 +227,34 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an event behind those that wait.
+    /// Puts an event behind those that wait, and hands over as many as there is room for.
     fn push(&self, state: &mut State, event: StepEvent) {
-        if !state.backlog.is_empty() {
-            state.backlog.push_back(event);
-            return;
-        }
-        match self.events.try_send(event) {
-            Ok(()) | Err(TrySendError::Closed(_)) => {}
-            Err(TrySendError::Full(event)) => state.backlog.push_back(event),
-        }
+        state.backlog.push_back(event);
+        self.flush(state);
     }
 
-    /// Moves the backlog into the channel as far as it goes. True when nothing is left.
-    fn flush(&self, state: &mut State) -> bool {
+    /// Moves the backlog into the channel as far as it goes, and says how much is left of it.
+    fn flush(&self, state: &mut State) -> usize {
+        if state.backlog.is_empty() {
+            return 0;
+        }
+        state.flushed = Some(Instant::now());
         while let Some(event) = state.backlog.pop_front() {
             match self.events.try_send(event) {
                 Ok(()) => {}
                 Err(TrySendError::Closed(_)) => state.backlog.clear(),
                 Err(TrySendError::Full(event)) => {
                     state.backlog.push_front(event);
-                    return false;
+                    break;
                 }
             }
         }
-        true
+        state.backlog.len()
     }
 
     fn print(&self, stream: OutputStream, bytes: &[u8]) {
-        let mut state = self.lock();
-        let state = &mut *state;
+        let mut guard = self.lock();
+        let state = &mut *guard;
         state.bytes += bytes.len() as u64;
         let State {
             stdout,
@@ -238,15 +270,12 @@ impl Shared {
         };
         buffer.push(bytes, |line, truncated| {
             *lines += 1;
-            let Some(event) = flood.admit(self::line(stream, line, truncated)) else {
-                return;
-            };
-            if !backlog.is_empty() {
-                backlog.push_back(event);
-            } else if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-                backlog.push_back(event);
-            }
+            backlog.extend(flood.admit(self::line(stream, line, truncated)));
         });
+        if state.backlog.len() >= BATCH || state.flushed.is_none_or(|at| at.elapsed() >= BATCH_TIME)
+        {
+            self.flush(state);
+        }
     }
 }
 
@@ -285,7 +314,7 @@ impl StdoutStream for ConsoleStream {
 #[async_trait]
 impl Pollable for ConsoleStream {
     async fn ready(&mut self) {
-        self.console.drained().await;
+        self.console.shrunk_to(BATCH).await;
     }
 }
 
@@ -293,11 +322,9 @@ impl Pollable for ConsoleStream {
 impl WasiOutputStream for ConsoleStream {
     fn check_write(&mut self) -> StreamResult<usize> {
         let shared = &self.console.0;
-        Ok(if shared.flush(&mut shared.lock()) {
-            WRITE_BYTES
-        } else {
-            0
-        })
+        let mut state = shared.lock();
+        let room = state.backlog.len() <= BATCH || shared.flush(&mut state) <= BATCH;
+        Ok(if room { WRITE_BYTES } else { 0 })
     }
 
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
@@ -315,7 +342,9 @@ impl WasiOutputStream for ConsoleStream {
     }
 
     async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.console.drained().await;
+        if self.check_write()? == 0 {
+            self.console.shrunk_to(BATCH).await;
+        }
         self.write(bytes)
     }
 }
@@ -358,12 +387,34 @@ mod tests {
     fn a_full_channel_holds_the_guest_back_and_loses_nothing() {
         let (console, mut events) = console(2);
         let mut out = console.stream(OutputStream::Stdout);
-        assert_eq!(out.check_write().unwrap(), WRITE_BYTES);
-        out.write(Bytes::from_static(b"1\n2\n3\n4\n")).unwrap();
-        assert_eq!(out.check_write().unwrap(), 0);
-        assert_eq!(texts(&mut events), ["1", "2"]);
-        assert_eq!(out.check_write().unwrap(), WRITE_BYTES);
-        assert_eq!(texts(&mut events), ["3", "4"]);
+        let mut printed = 0;
+        while out.check_write().unwrap() > 0 {
+            out.write(format!("{printed}\n").into()).unwrap();
+            printed += 1;
+        }
+        assert!(printed > BATCH && printed < 2 * BATCH, "{printed}");
+        let mut seen = texts(&mut events);
+        while seen.len() < printed {
+            assert!(out.check_write().unwrap() > 0 || seen.len() < BATCH);
+            console.0.flush(&mut console.0.lock());
+            seen.extend(texts(&mut events));
+        }
+        assert_eq!(
+            seen,
+            (0..printed)
+                .map(|number| number.to_string())
+                .collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_first_line_goes_out_at_once_and_a_flood_in_batches() {
+        let (console, mut events) = console(1000);
+        let mut out = console.stream(OutputStream::Stdout);
+        out.write(Bytes::from_static(b"first\n")).unwrap();
+        assert_eq!(texts(&mut events), ["first"]);
+        out.write("more\n".repeat(BATCH).into()).unwrap();
+        assert_eq!(texts(&mut events).len(), BATCH);
     }
 
     #[test]
@@ -371,8 +422,8 @@ mod tests {
         let (console, events) = console(1);
         drop(events);
         let mut out = console.stream(OutputStream::Stdout);
-        out.write(Bytes::from_static(b"1\n2\n3\n")).unwrap();
+        out.write("x\n".repeat(3 * BATCH).into()).unwrap();
         assert_eq!(out.check_write().unwrap(), WRITE_BYTES);
-        assert_eq!(console.printed().lines, 3);
+        assert_eq!(console.printed().lines, 3 * BATCH as u64);
     }
 }

@@ -97,6 +97,8 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
                     let instance = command.instantiate_async(&mut store).await?;
                     instance.wasi_cli_run().call_run(&mut store).await
                 } => End::Returned(returned),
+                // After the guest: what it said goes out as soon as it pauses.
+                never = console.deliver() => match never {},
             }
         }
     };
