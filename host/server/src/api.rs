@@ -334,3 +334,49 @@ fn json(status: StatusCode, value: &impl serde::Serialize) -> Result<Response, P
     let content_type = [(http::header::CONTENT_TYPE, "application/json")];
     Ok((status, content_type, text).into_response())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    fn identity(scopes: &[&str]) -> Identity {
+        let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
+        Identity {
+            id: Uuid::nil(),
+            scopes,
+        }
+    }
+
+    /// What a token may do to a project: nothing, see it, or change it.
+    fn judged(scopes: &[&str], project: &str) -> (Result<(), String>, Result<(), String>) {
+        let (identity, project) = (identity(scopes), project.parse().unwrap());
+        let judge = |right| {
+            let judged = check(&identity, right, &project);
+            judged.map_err(|problem| problem.code().to_owned())
+        };
+        (judge(Right::Read), judge(Right::Deploy))
+    }
+
+    #[test]
+    fn a_token_does_what_its_scopes_say_and_does_not_see_the_rest() {
+        let (yes, hidden, shown) = (
+            Ok(()),
+            Err("not_found".to_owned()),
+            Err("forbidden".to_owned()),
+        );
+        for (scopes, read, deploy) in [
+            (&["admin"][..], &yes, &yes),
+            (&["deploy:app"], &yes, &yes),
+            (&["deploy:*"], &yes, &yes),
+            (&["read:app"], &yes, &shown),
+            (&["read:*"], &yes, &shown),
+            (&["deploy:app2", "read:ap"], &hidden, &hidden),
+            (&["deploy:other", "read:app"], &yes, &shown),
+            (&[], &hidden, &hidden),
+        ] {
+            let expected = (read.clone(), deploy.clone());
+            assert_eq!(judged(scopes, "app"), expected, "{scopes:?}");
+        }
+    }
+}

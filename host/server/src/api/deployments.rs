@@ -145,3 +145,31 @@ pub(super) async fn package(call: Call, record: Record) -> Result<Response, Prob
     });
     Ok((headers, Body::from_stream(bytes)).into_response())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    /// The projects that a list asks for; `*` stands for all of them.
+    fn asked(scopes: &[&str], wanted: Option<&str>) -> Vec<String> {
+        let identity = Identity {
+            id: uuid::Uuid::nil(),
+            scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
+        };
+        let wanted = wanted.map(|project| project.parse().unwrap());
+        let projects = visible(&identity, wanted.as_ref());
+        let name = |project: Option<ProjectName>| project.map_or("*".to_owned(), String::from);
+        projects.into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_list_asks_for_what_the_token_may_see_and_nothing_else() {
+        assert_eq!(asked(&["admin"], None), ["*"]);
+        assert_eq!(asked(&["read:*", "deploy:blog"], None), ["*"]);
+        assert_eq!(asked(&["read:blog", "deploy:shop"], None), ["blog", "shop"]);
+        assert_eq!(asked(&["read:blog"], Some("blog")), ["blog"]);
+        assert!(asked(&["read:blog"], Some("blog2")).is_empty());
+        assert!(asked(&[], None).is_empty());
+    }
+}
