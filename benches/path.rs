@@ -4,7 +4,10 @@
 //! `cargo bench -p cofferdam --bench path` (about 8 GiB of disk for a few minutes, in the directory for
 //! temporary files; `TMPDIR=/dev/shm` measures without a disk). The figures go to docs/benchmarks.md.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark may stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a benchmark may stop at the first surprise"
+)]
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -28,7 +31,10 @@ const RUNS: usize = 5;
 
 fn main() {
     let scratch = tempfile::tempdir().unwrap();
-    println!("sync latency of the disk: {:.2} ms (median of 50 writes of 4 KiB with fsync)", sync_latency(scratch.path()));
+    println!(
+        "sync latency of the disk: {:.2} ms (median of 50 writes of 4 KiB with fsync)",
+        sync_latency(scratch.path())
+    );
     upload(scratch.path());
     unpack(scratch.path());
 }
@@ -79,7 +85,14 @@ fn unpack(scratch: &Path) {
     let tree = scratch.join("tree");
     let bytes = make_tree(&tree);
     let archive = scratch.join("tree.tar");
-    let made = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg(".").status().unwrap();
+    let made = Command::new("tar")
+        .arg("-cf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(&tree)
+        .arg(".")
+        .status()
+        .unwrap();
     assert!(made.success(), "GNU tar is needed for the comparison");
 
     let server = Server::start(&scratch.join("unpack-data"));
@@ -91,7 +104,13 @@ fn unpack(scratch: &Path) {
         let out = scratch.join(format!("out-{run}"));
         fs::create_dir(&out).unwrap();
         let start = Instant::now();
-        let done = Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&out).status().unwrap();
+        let done = Command::new("tar")
+            .arg("-xf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&out)
+            .status()
+            .unwrap();
         assert!(done.success());
         peer.push(start.elapsed().as_secs_f64());
         fs::remove_dir_all(&out).unwrap();
@@ -145,7 +164,14 @@ struct Deployed {
 impl Server {
     fn start(data: &Path) -> Self {
         let mut child = cofferdam()
-            .args(["serve", "--api", "127.0.0.1:0", "--ingress", "127.0.0.1:0", "--data"])
+            .args([
+                "serve",
+                "--api",
+                "127.0.0.1:0",
+                "--ingress",
+                "127.0.0.1:0",
+                "--data",
+            ])
             .arg(data)
             .stderr(Stdio::piped())
             .spawn()
@@ -154,11 +180,22 @@ impl Server {
         let api = stderr
             .by_ref()
             .map(Result::unwrap)
-            .filter(|line| line.split_whitespace().any(|word| word.trim_end_matches(':') == "api"))
-            .find_map(|line| line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned))
+            .filter(|line| {
+                line.split_whitespace()
+                    .any(|word| word.trim_end_matches(':') == "api")
+            })
+            .find_map(|line| {
+                line.split_whitespace()
+                    .find(|word| word.starts_with("http://"))
+                    .map(str::to_owned)
+            })
             .unwrap();
         std::thread::spawn(move || stderr.for_each(drop));
-        Self { child, api, data: data.to_owned() }
+        Self {
+            child,
+            api,
+            data: data.to_owned(),
+        }
     }
 
     /// One small deployment, so that every plugin is compiled and in memory.
@@ -185,7 +222,9 @@ impl Server {
         let mut started = None;
         let mut ended = None;
         for line in BufReader::new(client.stdout.take().unwrap()).lines() {
-            let Ok(event) = serde_json::from_str::<Value>(&line.unwrap()) else { continue };
+            let Ok(event) = serde_json::from_str::<Value>(&line.unwrap()) else {
+                continue;
+            };
             client_peak = peak_of_running(id).unwrap_or(client_peak);
             if event["step"] == "extract" {
                 match event["kind"].as_str() {
@@ -196,7 +235,10 @@ impl Server {
             }
         }
         assert!(client.wait().unwrap().success());
-        Deployed { extract_seconds: (ended.unwrap() - started.unwrap()) / 1e3, client_peak }
+        Deployed {
+            extract_seconds: (ended.unwrap() - started.unwrap()) / 1e3,
+            client_peak,
+        }
     }
 }
 
@@ -219,7 +261,11 @@ fn moment(event: &Value) -> f64 {
     let at = event["at"].as_str().unwrap();
     let time = at.split_once('T').unwrap().1.trim_end_matches('Z');
     let mut parts = time.split(':').map(|part| part.parse::<f64>().unwrap());
-    let (hours, minutes, seconds) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+    let (hours, minutes, seconds) = (
+        parts.next().unwrap(),
+        parts.next().unwrap(),
+        parts.next().unwrap(),
+    );
     ((hours * 60.0 + minutes) * 60.0 + seconds) * 1e3
 }
 
@@ -238,7 +284,10 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a rate needs no more than 52 bits"
+)]
 fn mb_per_s(bytes: u64, time: Duration) -> f64 {
     bytes as f64 / 1e6 / time.as_secs_f64()
 }

@@ -56,12 +56,20 @@ fn pieces() -> impl Iterator<Item = Bytes> + Send {
 async fn a_package_of_300_megabytes_passes_through_a_server_that_stays_small() {
     let server = Server::start();
     // Plugins are compiled and every path is warm before the peak is measured.
-    server.succeed("large", &json!({}), crate::package::tar(&crate::package::site("warm"))).await;
+    server
+        .succeed(
+            "large",
+            &json!({}),
+            crate::package::tar(&crate::package::site("warm")),
+        )
+        .await;
     server.clear_peak();
 
     let response = server
         .request(reqwest::Method::POST, "/v1/projects/large/deployments")
-        .body(reqwest::Body::wrap_stream(stream::iter(pieces().map(Ok::<_, std::io::Error>))))
+        .body(reqwest::Body::wrap_stream(stream::iter(
+            pieces().map(Ok::<_, std::io::Error>),
+        )))
         .send()
         .await
         .unwrap();
@@ -72,5 +80,9 @@ async fn a_package_of_300_megabytes_passes_through_a_server_that_stays_small() {
     assert_eq!(record["release"]["files"], FILES);
     assert_eq!(record["release"]["bytes"], PACKAGE_BYTES);
     let peak = server.memory("VmHWM");
-    assert!(peak < PEAK_BYTES, "the server's peak was {} MiB", peak >> 20);
+    assert!(
+        peak < PEAK_BYTES,
+        "the server's peak was {} MiB",
+        peak >> 20
+    );
 }

@@ -13,7 +13,11 @@ async fn a_directory_goes_in_by_the_command_line_and_comes_out_in_a_browser() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("my-site");
     package::write_to(&root, &site("from a directory"));
-    std::fs::write(root.join("cofferdam.toml"), "project = \"blog\"\n[[install]]\nplugin = \"precompress\"\n").unwrap();
+    std::fs::write(
+        root.join("cofferdam.toml"),
+        "project = \"blog\"\n[[install]]\nplugin = \"precompress\"\n",
+    )
+    .unwrap();
 
     let output = cofferdam()
         .arg("deploy")
@@ -24,9 +28,20 @@ async fn a_directory_goes_in_by_the_command_line_and_comes_out_in_a_browser() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}\n{}", server.log());
-    assert!(said.contains("http://blog.localhost:"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        printed.trim(),
+        format!("http://blog.localhost:{}/", server.ingress.port()),
+        "{said}"
+    );
 
-    assert_eq!(server.serves("blog", "/").await, (200, "<!doctype html><title>from a directory</title><h1>from a directory</h1>".to_owned()));
+    assert_eq!(
+        server.serves("blog", "/").await,
+        (
+            200,
+            "<!doctype html><title>from a directory</title><h1>from a directory</h1>".to_owned()
+        )
+    );
     assert_eq!(server.serves("blog", "/about/").await.1, "<h1>about</h1>");
     assert_eq!(server.serves("blog", "/nothing").await.0, 404);
     let gzip = server.serves("blog", "/css/site.css.gz").await;
@@ -48,7 +63,10 @@ async fn every_archive_format_makes_the_same_release() {
         let record = server.succeed(project, &json!({}), archive).await;
         assert_eq!(record["release"]["files"], 3, "{project}: {record:#}");
         digests.push(record["release"]["digest"].clone());
-        assert!(server.serves(project, "/").await.1.contains("formats"), "{project}");
+        assert!(
+            server.serves(project, "/").await.1.contains("formats"),
+            "{project}"
+        );
     }
     digests.dedup();
     assert_eq!(digests.len(), 1, "{digests:?}");
@@ -66,7 +84,10 @@ async fn a_put_without_a_content_type_and_without_a_head_is_enough() {
     assert_eq!(response.status().as_u16(), 202);
     let location = response.headers()["location"].to_str().unwrap().to_owned();
     let record: Value = response.json().await.unwrap();
-    assert_eq!(location, format!("/v1/deployments/{}", record["id"].as_str().unwrap()));
+    assert_eq!(
+        location,
+        format!("/v1/deployments/{}", record["id"].as_str().unwrap())
+    );
     let record = server.end_of(&record).await;
     assert_eq!(record["status"], "succeeded", "{record:#}");
     assert_eq!(record["package"]["bytes"], record["package"]["received"]);
@@ -77,7 +98,8 @@ async fn a_put_without_a_content_type_and_without_a_head_is_enough() {
 async fn a_form_with_a_head_and_a_package_streams_its_events_back() {
     let server = Server::start();
     let boundary = "a-boundary-of-our-own";
-    let head = json!({ "message": "by form", "pipeline": { "install": [{ "plugin": "precompress" }] } });
+    let head =
+        json!({ "message": "by form", "pipeline": { "install": [{ "plugin": "precompress" }] } });
     let mut body = format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"head\"\r\nContent-Type: application/json\r\n\r\n{head}\r\n\
          --{boundary}\r\nContent-Disposition: form-data; name=\"package\"; filename=\"p.tar\"\r\n\
@@ -88,7 +110,10 @@ async fn a_form_with_a_head_and_a_package_streams_its_events_back() {
     body.extend(format!("\r\n--{boundary}--\r\n").as_bytes());
     let response = server
         .request(Method::POST, "/v1/projects/form/deployments")
-        .header("Content-Type", format!("multipart/form-data; boundary={boundary}"))
+        .header(
+            "Content-Type",
+            format!("multipart/form-data; boundary={boundary}"),
+        )
         .header("Accept", "text/event-stream")
         .body(body)
         .send()
@@ -98,10 +123,17 @@ async fn a_form_with_a_head_and_a_package_streams_its_events_back() {
     let events = crate::server::events_in(&response.text().await.unwrap());
     assert_dense(&events, 1);
     assert_eq!(events.last().unwrap()["status"], "succeeded", "{events:#?}");
-    let receipts: Vec<_> = events.iter().filter(|event| event["kind"] == "receipt").map(|event| event["step"].clone()).collect();
+    let receipts: Vec<_> = events
+        .iter()
+        .filter(|event| event["kind"] == "receipt")
+        .map(|event| event["step"].clone())
+        .collect();
     assert_eq!(receipts, ["extract", "install-1", "load"]);
     let id = events[0]["deployment"].as_str().unwrap();
-    assert_eq!(server.get_json(&format!("/v1/deployments/{id}")).await["message"], "by form");
+    assert_eq!(
+        server.get_json(&format!("/v1/deployments/{id}")).await["message"],
+        "by form"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,11 +167,17 @@ async fn two_projects_deploy_at_once_and_serve_their_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_deployment_replaces_the_first_and_a_failed_one_replaces_nothing() {
     let server = Server::start();
-    server.succeed("blog", &json!({}), package::tar(&site("first"))).await;
-    let second = server.succeed("blog", &json!({}), package::tar(&site("second"))).await;
+    server
+        .succeed("blog", &json!({}), package::tar(&site("first")))
+        .await;
+    let second = server
+        .succeed("blog", &json!({}), package::tar(&site("second")))
+        .await;
     assert!(server.serves("blog", "/").await.1.contains("second"));
 
-    let failed = server.fail("blog", &json!({}), b"this is no archive at all".to_vec()).await;
+    let failed = server
+        .fail("blog", &json!({}), b"this is no archive at all".to_vec())
+        .await;
     assert_eq!(failed["error"]["code"], "package_invalid", "{failed:#}");
     assert!(server.serves("blog", "/").await.1.contains("second"));
     let project = server.get_json("/v1/projects/blog").await;
@@ -148,7 +186,12 @@ async fn a_second_deployment_replaces_the_first_and_a_failed_one_replaces_nothin
     assert_eq!(server.names_in("releases/blog").len(), 2);
 
     let newest_first = server.get_json("/v1/deployments?project=blog").await;
-    let ids: Vec<_> = newest_first["deployments"].as_array().unwrap_or_else(|| newest_first.as_array().unwrap()).iter().map(|record| record["id"].clone()).collect();
+    let ids: Vec<_> = newest_first["deployments"]
+        .as_array()
+        .unwrap_or_else(|| newest_first.as_array().unwrap())
+        .iter()
+        .map(|record| record["id"].clone())
+        .collect();
     assert_eq!(ids[0], failed["id"]);
     assert_eq!(ids.len(), 3);
 }
@@ -168,10 +211,16 @@ async fn a_promised_digest_is_kept_or_the_deployment_fails() {
 async fn what_a_head_asks_for_in_vain_is_refused_before_the_package() {
     let server = Server::start();
     let refusals = [
-        (json!({ "pipeline": { "install": [{ "plugin": "nosuch" }] } }), "plugin_unknown"),
+        (
+            json!({ "pipeline": { "install": [{ "plugin": "nosuch" }] } }),
+            "plugin_unknown",
+        ),
         (json!({ "project": "another" }), "head_invalid"),
         (json!({ "pipelines": {} }), "head_invalid"),
-        (json!({ "pipeline": { "install": [{ "plugin": "unpack" }] } }), "config_invalid"),
+        (
+            json!({ "pipeline": { "install": [{ "plugin": "unpack" }] } }),
+            "config_invalid",
+        ),
         (
             json!({ "pipeline": { "install": [{ "plugin": "precompress", "request": { "net": ["example.org:443"] } }] } }),
             "grant_denied",
@@ -185,8 +234,15 @@ async fn what_a_head_asks_for_in_vain_is_refused_before_the_package() {
             .send()
             .await
             .unwrap();
-        assert!(response.status().is_client_error(), "{head}: {}", response.status());
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert!(
+            response.status().is_client_error(),
+            "{head}: {}",
+            response.status()
+        );
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
         let problem: Value = response.json().await.unwrap();
         assert_eq!(problem["code"], code, "{head}: {problem}");
     }

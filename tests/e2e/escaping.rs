@@ -21,7 +21,12 @@ fn plant_canaries(server: &Server) {
 fn assert_canaries_live(server: &Server) {
     for directory in ["", "releases", "events", "plugins"] {
         let path = server.data().join(directory).join(CANARY);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), SONG, "{}", path.display());
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            SONG,
+            "{}",
+            path.display()
+        );
     }
 }
 
@@ -39,18 +44,58 @@ fn assert_nothing_was_left(directory: &Path, name: &str) {
 async fn an_archive_that_tries_to_leave_its_directory_is_refused_by_name_and_leaves_nothing() {
     let server = Server::start();
     plant_canaries(&server);
-    let with_zip_name = |name: &str| package::zip(&[Entry { path: name.to_owned(), bytes: b"evil".to_vec() }]);
+    let with_zip_name = |name: &str| {
+        package::zip(&[Entry {
+            path: name.to_owned(),
+            bytes: b"evil".to_vec(),
+        }])
+    };
     let archives = [
-        ("dot-dot", package::tar_with_raw_name("../evil.txt", b"evil")),
-        ("deep dot-dot", package::tar_with_raw_name("a/../../../evil.txt", b"evil")),
-        ("absolute", package::tar_with_raw_name("/tmp/evil.txt", b"evil")),
-        ("absolute link", package::tar_with_link(EntryType::Symlink, "out", "/etc", None)),
-        ("link out", package::tar_with_link(EntryType::Symlink, "out", "../../..", None)),
-        ("file through a link", package::tar_with_link(EntryType::Symlink, "dir", "css", Some("dir/evil.txt"))),
-        ("file over a link", package::tar_with_link(EntryType::Symlink, "evil.txt", "index.html", Some("evil.txt"))),
-        ("hard link out", package::tar_with_link(EntryType::Link, "evil.txt", "../../canary.txt", None)),
-        ("device", package::tar_with_link(EntryType::Char, "evil.txt", "x", None)),
-        ("fifo", package::tar_with_link(EntryType::Fifo, "evil.txt", "x", None)),
+        (
+            "dot-dot",
+            package::tar_with_raw_name("../evil.txt", b"evil"),
+        ),
+        (
+            "deep dot-dot",
+            package::tar_with_raw_name("a/../../../evil.txt", b"evil"),
+        ),
+        (
+            "absolute",
+            package::tar_with_raw_name("/tmp/evil.txt", b"evil"),
+        ),
+        (
+            "absolute link",
+            package::tar_with_link(EntryType::Symlink, "out", "/etc", None),
+        ),
+        (
+            "link out",
+            package::tar_with_link(EntryType::Symlink, "out", "../../..", None),
+        ),
+        (
+            "file through a link",
+            package::tar_with_link(EntryType::Symlink, "dir", "css", Some("dir/evil.txt")),
+        ),
+        (
+            "file over a link",
+            package::tar_with_link(
+                EntryType::Symlink,
+                "evil.txt",
+                "index.html",
+                Some("evil.txt"),
+            ),
+        ),
+        (
+            "hard link out",
+            package::tar_with_link(EntryType::Link, "evil.txt", "../../canary.txt", None),
+        ),
+        (
+            "device",
+            package::tar_with_link(EntryType::Char, "evil.txt", "x", None),
+        ),
+        (
+            "fifo",
+            package::tar_with_link(EntryType::Fifo, "evil.txt", "x", None),
+        ),
         ("zip dot-dot", with_zip_name("../evil.txt")),
         ("zip absolute", with_zip_name("/evil.txt")),
         ("truncated", {
@@ -66,7 +111,10 @@ async fn an_archive_that_tries_to_leave_its_directory_is_refused_by_name_and_lea
     ];
     for (trick, archive) in archives {
         let record = server.fail("trick", &json!({}), archive).await;
-        assert_eq!(record["error"]["code"], "package_invalid", "{trick}: {record:#}");
+        assert_eq!(
+            record["error"]["code"], "package_invalid",
+            "{trick}: {record:#}"
+        );
         assert_eq!(server.names_in("staging"), [CANARY], "{trick}");
     }
     assert_canaries_live(&server);
@@ -82,7 +130,9 @@ async fn a_guest_that_tries_to_leave_its_step_is_refused_everything_and_changes_
         .await;
     // As an install step, which may write its release, and as a load step, which may not.
     let head = json!({ "pipeline": { "install": [{ "plugin": "leave" }], "load": { "plugin": "leave" } } });
-    let record = server.succeed("guest", &head, package::tar(&site("guest"))).await;
+    let record = server
+        .succeed("guest", &head, package::tar(&site("guest")))
+        .await;
 
     let events = server.events(record["id"].as_str().unwrap(), 0).await;
     for (step, writes) in [("install-1", true), ("load", false)] {
@@ -91,8 +141,9 @@ async fn a_guest_that_tries_to_leave_its_step_is_refused_everything_and_changes_
             .filter(|event| event["kind"] == "line" && event["step"] == step)
             .map(|event| event["text"].as_str().unwrap())
             .collect();
-        let (tries, facts): (Vec<&str>, Vec<&str>) =
-            lines.iter().partition(|line| line.contains(": WORKED") || line.contains(": refused"));
+        let (tries, facts): (Vec<&str>, Vec<&str>) = lines
+            .iter()
+            .partition(|line| line.contains(": WORKED") || line.contains(": refused"));
         assert!(tries.len() > 20, "{step}: {lines:#?}");
         for line in tries {
             let expected = writes && line.starts_with("write /release:");
@@ -102,7 +153,10 @@ async fn a_guest_that_tries_to_leave_its_step_is_refused_everything_and_changes_
         assert_eq!(facts, ["cwd /"], "{step}");
     }
     assert_canaries_live(&server);
-    assert_eq!(record["release"]["files"], 4, "the site and what was granted: {record:#}");
+    assert_eq!(
+        record["release"]["files"], 4,
+        "the site and what was granted: {record:#}"
+    );
     assert_nothing_was_left(server.data(), "theirs");
     assert_nothing_was_left(server.data(), "linked");
 }

@@ -32,22 +32,71 @@ async fn a_step_that_fails_has_its_own_code_and_leaves_nothing_but_its_record() 
         way("fail", json!({ "code": 3 }), json!({}), "step_failed"),
         way("panic", json!(null), json!({}), "step_trapped"),
         way("overflow_stack", json!(null), json!({}), "step_trapped"),
-        way("loop_forever", json!(null), json!({ "wall_ms": 300 }), "step_timeout"),
-        way("loop_forever", json!(null), json!({ "cpu_ms": 200 }), "step_cpu_exceeded"),
-        way("sleep_forever", json!(null), json!({ "wall_ms": 300 }), "step_timeout"),
-        way("print_forever", json!(null), json!({ "wall_ms": 300 }), "step_timeout"),
-        way("hog_memory", json!(null), json!({ "memory_bytes": 32 << 20 }), "step_memory_exceeded"),
-        way("hog_disk", json!({ "how": "stream" }), json!({ "disk_bytes": 1 << 20 }), "step_disk_exceeded"),
-        way("hog_disk", json!({ "how": "set-size" }), json!({ "disk_bytes": 1 << 20 }), "step_disk_exceeded"),
-        way("hog_disk", json!({ "how": "files" }), json!({ "files": 100 }), "step_disk_exceeded"),
+        way(
+            "loop_forever",
+            json!(null),
+            json!({ "wall_ms": 300 }),
+            "step_timeout",
+        ),
+        way(
+            "loop_forever",
+            json!(null),
+            json!({ "cpu_ms": 200 }),
+            "step_cpu_exceeded",
+        ),
+        way(
+            "sleep_forever",
+            json!(null),
+            json!({ "wall_ms": 300 }),
+            "step_timeout",
+        ),
+        way(
+            "print_forever",
+            json!(null),
+            json!({ "wall_ms": 300 }),
+            "step_timeout",
+        ),
+        way(
+            "hog_memory",
+            json!(null),
+            json!({ "memory_bytes": 32 << 20 }),
+            "step_memory_exceeded",
+        ),
+        way(
+            "hog_disk",
+            json!({ "how": "stream" }),
+            json!({ "disk_bytes": 1 << 20 }),
+            "step_disk_exceeded",
+        ),
+        way(
+            "hog_disk",
+            json!({ "how": "set-size" }),
+            json!({ "disk_bytes": 1 << 20 }),
+            "step_disk_exceeded",
+        ),
+        way(
+            "hog_disk",
+            json!({ "how": "files" }),
+            json!({ "files": 100 }),
+            "step_disk_exceeded",
+        ),
     ];
     for way in ways {
-        let Way { program, config, limits, code } = way;
+        let Way {
+            program,
+            config,
+            limits,
+            code,
+        } = way;
         let plugin = program.replace('_', "-");
-        server.admit(&plugin, cofferdam_test_guests::program(program)).await;
+        server
+            .admit(&plugin, cofferdam_test_guests::program(program))
+            .await;
         let step = json!({ "plugin": plugin, "config": config, "request": { "limits": limits } });
         let head = json!({ "pipeline": { "install": [step] } });
-        let record = server.fail("blog", &head, package::tar(&site("never"))).await;
+        let record = server
+            .fail("blog", &head, package::tar(&site("never")))
+            .await;
 
         let error = &record["error"];
         assert_eq!(error["code"], code, "{program}: {record:#}");
@@ -59,15 +108,32 @@ async fn a_step_that_fails_has_its_own_code_and_leaves_nothing_but_its_record() 
         assert!(record["release"].is_null(), "{program}");
         let events = server.events(record["id"].as_str().unwrap(), 0).await;
         assert_dense(&events, 1);
-        assert_eq!(events.len() as u64, record["events"]["last"].as_u64().unwrap(), "{program}");
-        assert_eq!(server.names_in("staging"), Vec::<String>::new(), "{program}");
+        assert_eq!(
+            events.len() as u64,
+            record["events"]["last"].as_u64().unwrap(),
+            "{program}"
+        );
+        assert_eq!(
+            server.names_in("staging"),
+            Vec::<String>::new(),
+            "{program}"
+        );
         assert_eq!(server.names_in("releases/blog").len(), 1, "{program}");
-        assert!(server.serves("blog", "/").await.1.contains("before"), "{program}");
+        assert!(
+            server.serves("blog", "/").await.1.contains("before"),
+            "{program}"
+        );
         if program == "fail" {
-            assert_eq!(error["lines"], json!(["about to fail", "this did not work"]));
+            assert_eq!(
+                error["lines"],
+                json!(["about to fail", "this did not work"])
+            );
         }
         if program == "panic" {
-            assert!(error["message"].as_str().unwrap().contains("wasm"), "{error}");
+            assert!(
+                error["message"].as_str().unwrap().contains("wasm"),
+                "{error}"
+            );
         }
     }
 }
@@ -75,7 +141,9 @@ async fn a_step_that_fails_has_its_own_code_and_leaves_nothing_but_its_record() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_output_is_cut_counted_and_survived() {
     let server = Server::start();
-    server.admit("flood", cofferdam_test_guests::program("flood")).await;
+    server
+        .admit("flood", cofferdam_test_guests::program("flood"))
+        .await;
     let lines = 50_000_u64;
     let step = json!({
         "plugin": "flood",
@@ -83,7 +151,9 @@ async fn a_flood_of_output_is_cut_counted_and_survived() {
         "request": { "limits": { "output_bytes": 100_000 } },
     });
     let head = json!({ "pipeline": { "install": [step] } });
-    let record = server.succeed("flood", &head, package::tar(&site("flood"))).await;
+    let record = server
+        .succeed("flood", &head, package::tar(&site("flood")))
+        .await;
 
     let events = server.events(record["id"].as_str().unwrap(), 0).await;
     assert_dense(&events, 1);
@@ -104,5 +174,8 @@ async fn a_flood_of_output_is_cut_counted_and_survived() {
     let first = printed.first().unwrap()["text"].as_str().unwrap();
     let last = printed.last().unwrap()["text"].as_str().unwrap();
     assert!(first.contains('0') || first.contains('1'), "{first}");
-    assert!(last.contains(&(lines - 1).to_string()) || last.contains(&lines.to_string()), "{last}");
+    assert!(
+        last.contains(&(lines - 1).to_string()) || last.contains(&lines.to_string()),
+        "{last}"
+    );
 }

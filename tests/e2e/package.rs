@@ -11,9 +11,15 @@ pub(crate) struct Entry {
 
 /// A small site: a page, a stylesheet in a directory, and something large enough to be compressed.
 pub(crate) fn site(title: &str) -> Vec<Entry> {
-    let entry = |path: &str, bytes: String| Entry { path: path.to_owned(), bytes: bytes.into_bytes() };
+    let entry = |path: &str, bytes: String| Entry {
+        path: path.to_owned(),
+        bytes: bytes.into_bytes(),
+    };
     vec![
-        entry("index.html", format!("<!doctype html><title>{title}</title><h1>{title}</h1>")),
+        entry(
+            "index.html",
+            format!("<!doctype html><title>{title}</title><h1>{title}</h1>"),
+        ),
         entry("css/site.css", "body { margin: 0 }\n".repeat(200)),
         entry("about/index.html", "<h1>about</h1>".to_owned()),
     ]
@@ -33,7 +39,9 @@ pub(crate) fn tar(entries: &[Entry]) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         header.set_size(entry.bytes.len() as u64);
         header.set_mode(0o644);
-        builder.append_data(&mut header, &entry.path, entry.bytes.as_slice()).unwrap();
+        builder
+            .append_data(&mut header, &entry.path, entry.bytes.as_slice())
+            .unwrap();
     }
     builder.into_inner().unwrap()
 }
@@ -52,7 +60,12 @@ pub(crate) fn tar_with_raw_name(name: &str, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A tar with a link of the given type, and then a file at `then`.
-pub(crate) fn tar_with_link(kind: tar::EntryType, name: &str, target: &str, then: Option<&str>) -> Vec<u8> {
+pub(crate) fn tar_with_link(
+    kind: tar::EntryType,
+    name: &str,
+    target: &str,
+    then: Option<&str>,
+) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_size(0);
@@ -63,7 +76,9 @@ pub(crate) fn tar_with_link(kind: tar::EntryType, name: &str, target: &str, then
         let mut header = tar::Header::new_ustar();
         header.set_size(4);
         header.set_mode(0o644);
-        builder.append_data(&mut header, path, b"evil".as_slice()).unwrap();
+        builder
+            .append_data(&mut header, path, b"evil".as_slice())
+            .unwrap();
     }
     builder.into_inner().unwrap()
 }

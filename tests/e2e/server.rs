@@ -58,10 +58,17 @@ impl Server {
                 log.push('\n');
             }
         });
-        let address = |name: &str| wait_for_sync(&format!("the {name} address"), || address(&log.lock().unwrap(), name));
+        let address = |name: &str| {
+            wait_for_sync(&format!("the {name} address"), || {
+                address(&log.lock().unwrap(), name)
+            })
+        };
         let api = address("api");
         let ingress = address("ingress");
-        let token = std::fs::read_to_string(data.join("admin.token")).unwrap().trim().to_owned();
+        let token = std::fs::read_to_string(data.join("admin.token"))
+            .unwrap()
+            .trim()
+            .to_owned();
         Self {
             child,
             api,
@@ -94,19 +101,32 @@ impl Server {
     }
 
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, self.url(path)).bearer_auth(&self.token)
+        self.client
+            .request(method, self.url(path))
+            .bearer_auth(&self.token)
     }
 
     pub(crate) async fn get_json(&self, path: &str) -> Value {
-        let response = self.request(reqwest::Method::GET, path).send().await.unwrap();
-        assert!(response.status().is_success(), "{path}: {}", response.status());
+        let response = self
+            .request(reqwest::Method::GET, path)
+            .send()
+            .await
+            .unwrap();
+        assert!(
+            response.status().is_success(),
+            "{path}: {}",
+            response.status()
+        );
         response.json().await.unwrap()
     }
 
     /// Deploys a raw body with a head, and returns the record as the server first answers.
     pub(crate) async fn deploy(&self, project: &str, head: &Value, package: Vec<u8>) -> Value {
         let response = self
-            .request(reqwest::Method::POST, &format!("/v1/projects/{project}/deployments"))
+            .request(
+                reqwest::Method::POST,
+                &format!("/v1/projects/{project}/deployments"),
+            )
             .header("Cofferdam-Head", head.to_string())
             .body(package)
             .send()
@@ -118,7 +138,9 @@ impl Server {
             return body;
         }
         // A deployment that failed while its package still arrived answers with a problem that names it.
-        let id = body["deployment"].as_str().unwrap_or_else(|| panic!("refused with {status}: {body}"));
+        let id = body["deployment"]
+            .as_str()
+            .unwrap_or_else(|| panic!("refused with {status}: {body}"));
         self.get_json(&format!("/v1/deployments/{id}")).await
     }
 
@@ -132,7 +154,11 @@ impl Server {
             if ["succeeded", "failed", "cancelled"].contains(&status) {
                 return record;
             }
-            assert!(Instant::now() < deadline, "still {status}: {record}\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "still {status}: {record}\n{}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -175,13 +201,20 @@ impl Server {
             .await
             .unwrap();
         let status = response.status();
-        assert!(status.is_success(), "{name}: {status} {}", response.text().await.unwrap());
+        assert!(
+            status.is_success(),
+            "{name}: {status} {}",
+            response.text().await.unwrap()
+        );
     }
 
     /// The events of a deployment after a number, read to the end of the stream.
     pub(crate) async fn events(&self, id: &str, after: u64) -> Vec<Value> {
         let response = self
-            .request(reqwest::Method::GET, &format!("/v1/deployments/{id}/events"))
+            .request(
+                reqwest::Method::GET,
+                &format!("/v1/deployments/{id}/events"),
+            )
             .header("Last-Event-ID", after.to_string())
             .send()
             .await
@@ -221,7 +254,10 @@ impl Drop for Server {
 /// The binary under test.
 pub(crate) fn cofferdam() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
-    command.env_remove("COFFERDAM_URL").env_remove("COFFERDAM_TOKEN").env_remove("RUST_LOG");
+    command
+        .env_remove("COFFERDAM_URL")
+        .env_remove("COFFERDAM_TOKEN")
+        .env_remove("RUST_LOG");
     command
 }
 
@@ -229,7 +265,12 @@ pub(crate) fn cofferdam() -> Command {
 pub(crate) fn memory(process: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        * 1024
 }
 
 /// The JSON of every numbered event in a stream of server-sent events.
@@ -238,7 +279,10 @@ pub(crate) fn events_in(stream: &str) -> Vec<Value> {
         .split("\n\n")
         .filter(|block| block.lines().any(|line| line.starts_with("id:")))
         .map(|block| {
-            let data = block.lines().find_map(|line| line.strip_prefix("data:")).unwrap();
+            let data = block
+                .lines()
+                .find_map(|line| line.strip_prefix("data:"))
+                .unwrap();
             serde_json::from_str(data.trim()).unwrap()
         })
         .collect()
@@ -250,7 +294,13 @@ pub(crate) fn assert_dense(events: &[Value], first: u64) {
         assert_eq!(event["seq"], json!(expected), "{event}");
     }
     assert_eq!(events.last().unwrap()["kind"], "done");
-    assert_eq!(events.iter().filter(|event| event["kind"] == "done").count(), 1);
+    assert_eq!(
+        events
+            .iter()
+            .filter(|event| event["kind"] == "done")
+            .count(),
+        1
+    );
 }
 
 /// Waits until something is there.
@@ -281,6 +331,12 @@ fn address(log: &str, name: &str) -> Option<SocketAddr> {
     log.lines().find_map(|line| {
         let mut words = line.split_whitespace();
         words.find(|word| word.trim_end_matches(':') == name)?;
-        words.find_map(|word| word.strip_prefix("http://").unwrap_or(word).trim_end_matches('/').parse().ok())
+        words.find_map(|word| {
+            word.strip_prefix("http://")
+                .unwrap_or(word)
+                .trim_end_matches('/')
+                .parse()
+                .ok()
+        })
     })
 }

@@ -51,7 +51,7 @@ pub(crate) fn grant(step: &str, request: &Request) -> Result<Grant, Error> {
     let mut set = |name: &str, asked: Option<u64>, ceiling: u64, limit: &mut u64| match asked {
         Some(0) => denied.push(format!("{name} = 0 leaves a step nothing to run with")),
         Some(value) if value > ceiling => {
-            denied.push(format!("{name} = {value} exceeds the ceiling of {ceiling}"))
+            denied.push(format!("{name} = {value} exceeds the ceiling of {ceiling}"));
         }
         Some(value) => *limit = value,
         None => {}

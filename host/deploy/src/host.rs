@@ -410,7 +410,7 @@ impl Inner {
             package: ingest.follow(),
             turn,
         };
-        tokio::spawn(run.to_the_end());
+        tokio::spawn(run.finish());
         Ok(Intake::new(self, live, ingest, expected))
     }
 
@@ -610,10 +610,10 @@ impl Inner {
         match discarded {
             Ok(Ok(())) => self.empty_trash(),
             Ok(Err(error)) => {
-                tracing::error!(path = shown, %error, "a directory could not be discarded")
+                tracing::error!(path = shown, %error, "a directory could not be discarded");
             }
             Err(error) => {
-                tracing::error!(path = shown, %error, "a directory could not be discarded")
+                tracing::error!(path = shown, %error, "a directory could not be discarded");
             }
         }
     }

@@ -114,7 +114,7 @@ text_name!(
     |value| is_label(value, MAX_PROJECT_NAME)
 );
 
-/// One run of a pipeline over one package: a UUIDv7, so ids sort by time.
+/// One run of a pipeline over one package: a `UUIDv7`, so ids sort by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeploymentId(Uuid);

@@ -45,7 +45,7 @@ pub(crate) struct Run {
 impl Run {
     /// Runs to the end, whatever it is, and leaves nothing behind but the record, the events and, on
     /// success, the release.
-    pub(crate) async fn to_the_end(self) {
+    pub(crate) async fn finish(self) {
         let Self {
             host,
             live,
@@ -337,6 +337,10 @@ async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Res
 
 /// What a user is told of an error of ours: its own words when it is about what they sent, and only that
 /// it happened when it is about the host, whose log has the rest.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it stands in map_err, which gives values"
+)]
 fn report(error: Error) -> ErrorRecord {
     let code = error.code().to_owned();
     if code == "internal" {

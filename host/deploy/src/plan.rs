@@ -160,6 +160,7 @@ fn check_config(schema: &Value, config: &Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use serde_json::json;
 
     use super::*;

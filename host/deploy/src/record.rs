@@ -162,7 +162,7 @@ pub enum ServiceKind {
         path: String,
         /// What the service asks for.
         #[serde(default, skip_serializing_if = "Request::is_empty")]
-        request: Request,
+        request: Box<Request>,
     },
 }
 

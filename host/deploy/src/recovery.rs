@@ -5,7 +5,7 @@
 //! record names are taken away.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cofferdam_ledger::{Change, Durability};
@@ -154,10 +154,10 @@ async fn end_log(log: &EventWriter, body: &Body) -> Result<(), Error> {
 async fn sweep(host: &Arc<Inner>) -> Result<(), Error> {
     let data = host.data.clone();
     let (staged, released) = blocking(move || {
-        let staged = children(data.all_staging())?;
+        let staged = children(&data.all_staging())?;
         let mut released = Vec::new();
-        for project in children(data.all_releases())? {
-            released.extend(children(project)?);
+        for project in children(&data.all_releases())? {
+            released.extend(children(&project)?);
         }
         Ok::<_, Error>((staged, released))
     })
@@ -178,9 +178,9 @@ async fn sweep(host: &Arc<Inner>) -> Result<(), Error> {
     Ok(())
 }
 
-fn children(directory: PathBuf) -> Result<Vec<PathBuf>, Error> {
+fn children(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = || format!("read {}", directory.display());
-    let entries = std::fs::read_dir(&directory).map_err(Error::io(failed()))?;
+    let entries = std::fs::read_dir(directory).map_err(Error::io(failed()))?;
     entries
         .map(|entry| entry.map(|entry| entry.path()).map_err(Error::io(failed())))
         .collect()

@@ -141,7 +141,7 @@ pub(crate) async fn ensure_admin(data: &DataDir, ledger: &Ledger) -> Result<(), 
     match fs::read_to_string(&path) {
         Ok(token) if authenticate(ledger, token.trim()).await?.is_some() => return Ok(()),
         Ok(_) => {
-            tracing::warn!(path = %path.display(), "the admin token is not known to the ledger; a new one replaces it")
+            tracing::warn!(path = %path.display(), "the admin token is not known to the ledger; a new one replaces it");
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(Error::io(format!("read {}", path.display()))(error)),

@@ -25,9 +25,11 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
+use wasmtime::component::Resource;
 use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::p2::types::HostResponseOutparam;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView as _};
 
 pub use self::body::ServiceBody;
@@ -343,10 +345,15 @@ async fn serve(
     let _tick = service.sandbox.ticker.run();
 
     let mut store = store(&service, &exchange);
+    // The caller sees its end of this close when the store is dropped, not before: by then the failure is recorded.
+    let out = match store.data_mut().http().new_response_outparam(head) {
+        Ok(out) => out,
+        Err(error) => return exchange.fail(service.host(format!("{error:#}"))),
+    };
     let returned = tokio::select! {
         biased;
         cut = &mut bounds => Err(cut),
-        returned = handle(&service, &mut store, request, head) => Ok(returned),
+        returned = handle(&service, &mut store, request, out) => Ok(returned),
     };
     match returned {
         Ok(Ok(())) => {}
@@ -383,7 +390,7 @@ async fn handle(
     service: &Service,
     store: &mut Store<State>,
     request: Request<WasiBody>,
-    head: oneshot::Sender<Head>,
+    out: Resource<HostResponseOutparam>,
 ) -> Result<(), Refused> {
     let scheme = if request.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
         Scheme::Https
@@ -395,7 +402,6 @@ async fn handle(
         .http()
         .new_incoming_request(scheme, request)
         .map_err(|error| Refused::Request(format!("{error:#}")))?;
-    let out = store.data_mut().http().new_response_outparam(head)?;
     let proxy = service
         .component
         .proxy(&service.sandbox.engine)

@@ -255,9 +255,22 @@ async fn dropping_the_body_or_the_call_stops_the_guest() {
 
 #[tokio::test]
 async fn a_request_without_a_host_is_refused() {
-    let request = Request::get("/hello").body(Empty::<Bytes>::new()).unwrap();
-    let refusal = service(|_| {}).call(request).await.map(drop).unwrap_err();
-    assert!(matches!(refusal, ServiceError::Request { .. }), "{refusal}");
+    // Often: the reason must be there whenever the caller learns that there is no response.
+    let service = service(|_| {});
+    for _ in 0..200 {
+        let request = Request::get("/hello").body(Empty::<Bytes>::new()).unwrap();
+        let refusal = service.call(request).await.map(drop).unwrap_err();
+        assert!(matches!(refusal, ServiceError::Request { .. }), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_trap_before_the_response_is_always_told_as_one() {
+    let service = service(|_| {});
+    for _ in 0..100 {
+        let error = call(&service, "/panic").await.unwrap_err();
+        assert!(matches!(error, ServiceError::Trapped { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -21,7 +21,13 @@ fn main() {
         tried(&format!("read {path}"), fs::read(path));
         tried(&format!("overwrite {path}"), fs::write(path, "changed"));
     }
-    tried("list /", fs::read_dir("/"));
+    // A WASI program's `/` is its `.`, which is the release; anything more would be the host's.
+    let beyond = match (names("/"), names(".")) {
+        (Ok(root), Ok(release)) if root == release => Err("it is the release"),
+        (Err(_), _) => Err("it cannot be listed"),
+        _ => Ok(()),
+    };
+    tried("list /", beyond);
     tried(
         "rename into /tmp",
         fs::rename("/release/index.html", "/tmp/index.html"),
@@ -69,4 +75,12 @@ fn main() {
     for (name, _) in std::env::vars().filter(|(name, _)| !name.starts_with("COFFERDAM_")) {
         println!("env {name}");
     }
+}
+
+fn names(directory: &str) -> std::io::Result<Vec<std::ffi::OsString>> {
+    let mut names = fs::read_dir(directory)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<Vec<_>, _>>()?;
+    names.sort();
+    Ok(names)
 }
