@@ -27,7 +27,9 @@ async fn an_upload_under_way_gets_through_and_nothing_new_is_accepted() {
         )
         .await;
     listener.read_until("\"seq\":1").await;
-    let mut idle = server.connect().await;
+    // Idle after an answer: one that was never accepted would be reset, not closed.
+    let mut idle = server.begin("GET /healthz", "").await;
+    idle.read_until("\"ok\"}").await;
 
     server.ask_to_stop();
     // An event stream ends, and its client connects again somewhere; an idle connection is closed.
