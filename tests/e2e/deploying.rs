@@ -249,3 +249,32 @@ async fn what_a_head_asks_for_in_vain_is_refused_before_the_package() {
     assert_eq!(server.names_in("staging"), Vec::<String>::new());
     assert_eq!(server.names_in("events"), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_in_a_package_answers_requests() {
+    let server = Server::start();
+    let entry = |name: &str, program: &str| {
+        vec![package::Entry {
+            path: name.to_owned(),
+            bytes: cofferdam_test_guests::program(program).to_vec(),
+        }]
+    };
+    let package = package::tar(&entry("app.wasm", "service"));
+    server.succeed("api", &json!({}), package).await;
+    let (status, body) = server.serves("api", "/hello").await;
+    assert_eq!(status, 200, "{body}");
+    // A trap is the server's own answer, tells nothing, and harms no other request.
+    let (status, body) = server.serves("api", "/panic").await;
+    assert_eq!(status, 502, "{body}");
+    assert!(!body.contains("wasm"), "{body}");
+    assert_eq!(server.serves("api", "/hello").await.0, 200);
+
+    // A program that serves nothing does not become a service, and what is served stays.
+    let step = json!({ "plugin": "serve", "config": { "services": [{ "name": "web", "kind": "component", "path": "app.wasm" }] } });
+    let package = package::tar(&entry("app.wasm", "succeed"));
+    let record = server
+        .fail("api", &json!({ "pipeline": { "load": step } }), package)
+        .await;
+    assert_eq!(record["error"]["code"], "not_ready", "{record:#}");
+    assert_eq!(server.serves("api", "/hello").await.0, 200);
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use cofferdam_sandbox::{ComponentKind, Sandbox, ServiceLimits, ServiceSpec};
+use cofferdam_sandbox::{Sandbox, ServiceLimits, ServiceSpec};
 
 use crate::catalog::{Catalog, blocking};
 use crate::error::Error;
@@ -129,22 +129,18 @@ impl Activator {
                     .await?
                     .map_err(|error| not_ready(service, &error))?;
                 let component = self.catalog.compile(wasm).await?;
-                if component.kind() != ComponentKind::HttpHandler {
-                    return Err(Error::NotReady {
-                        message: format!(
-                            "{path} is a component that does not export wasi:http/incoming-handler"
-                        ),
-                    });
-                }
                 let spec = service_grant(service, request)?;
                 let spec = ServiceSpec {
                     name: format!("{project}/{}", service.name),
                     ..spec
                 };
-                let service = self
-                    .sandbox
-                    .service(&component, spec)
-                    .map_err(Error::Sandbox)?;
+                let started = self.sandbox.service(&component, spec);
+                let service = started.map_err(|error| match error {
+                    cofferdam_sandbox::Error::WrongKind { .. } => Error::NotReady {
+                        message: format!("{path}: {error}"),
+                    },
+                    error => Error::Sandbox(error),
+                })?;
                 Ok(Target::Http(service))
             }
         }
