@@ -18,6 +18,7 @@
 //! | `activation`, `route` | from the description of services to what answers for a host name |
 //! | [`events`] | the append-only log of a deployment, its replay and its live subscribers |
 //! | `status` | the state, derived in one function from what was recorded |
+//! | `ending` | the last events of a log, for the pipeline and for recovery |
 //! | `recovery` | what a start does about what the last run left |
 //! | `catalog`, `token`, `data_dir` | admitted plugins, bearer tokens, the directory itself |
 //!
@@ -45,6 +46,7 @@
 mod activation;
 mod catalog;
 mod data_dir;
+mod ending;
 mod error;
 pub mod events;
 pub mod freeze;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::activation::{Activator, Candidate};
 use crate::catalog::blocking;
+use crate::ending;
 use crate::error::Error;
 use crate::events::EventKind;
 use crate::freeze::{self, Tree};
@@ -26,12 +27,6 @@ use crate::status::Status;
 
 /// The directory, in a deployment's staging, that becomes the release.
 pub(crate) const RELEASE: &str = "release";
-
-/// Events that follow the last record of a success: the phase and `done`.
-const EVENTS_AFTER_SUCCESS: u64 = 2;
-
-/// Events that follow the last record of a failure: the phase, `error` and `done`.
-const EVENTS_AFTER_FAILURE: u64 = 3;
 
 /// Everything that one run needs.
 pub(crate) struct Run {
@@ -255,7 +250,7 @@ async fn activate(
         host.routes.suspend(&live.project);
     }
     live.log.sync().await?;
-    let events = events_at_the_end(live, EVENTS_AFTER_SUCCESS);
+    let events = events_at_the_end(live, ending::EVENTS_AFTER_SUCCESS);
     let recorded = live
         .record(Durability::Power, changes, |body| {
             body.release = Some(record.clone());
@@ -269,26 +264,11 @@ async fn activate(
     host.routes.replace(&live.project, &routes);
 
     // The end is recorded: nothing that fails below changes it, and recovery writes what is missing.
-    let said = say_success(live, &record).await;
+    let said = ending::write(&live.log, Status::Succeeded, None, Some(&record)).await;
     host.discard(host.data.staging(live.id)).await;
     if let Err(error) = said {
         tracing::error!(deployment = %live.id, error = error.chain(), "the last events could not be written");
     }
-    Ok(())
-}
-
-async fn say_success(live: &Live, release: &ReleaseRecord) -> Result<(), Error> {
-    live.log
-        .append(
-            EventKind::Phase,
-            None,
-            json!({ "status": Status::Succeeded }),
-        )
-        .await?;
-    let done =
-        json!({ "status": Status::Succeeded, "release": release.digest, "url": release.url });
-    live.log.append(EventKind::Done, None, done).await?;
-    live.log.sync().await?;
     Ok(())
 }
 
@@ -311,7 +291,7 @@ async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Res
     }
     host.discard(host.data.staging(live.id)).await;
     live.log.sync().await?;
-    let events = events_at_the_end(live, EVENTS_AFTER_FAILURE);
+    let events = events_at_the_end(live, ending::EVENTS_AFTER_FAILURE);
     let recorded = error.clone();
     let status = live
         .record(Durability::Power, Vec::new(), |body| {
@@ -320,19 +300,7 @@ async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Res
         })
         .await?;
     drop(permit);
-    live.log
-        .append(EventKind::Phase, None, json!({ "status": status }))
-        .await?;
-    let fields =
-        json!({ "code": error.code, "message": error.message, "exit_code": error.exit_code });
-    live.log
-        .append(EventKind::Error, error.step.as_deref(), fields)
-        .await?;
-    live.log
-        .append(EventKind::Done, None, json!({ "status": status }))
-        .await?;
-    live.log.sync().await?;
-    Ok(())
+    ending::write(&live.log, status, Some(&error), None).await
 }
 
 /// What a user is told of an error of ours: its own words when it is about what they sent, and only that

@@ -9,19 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cofferdam_ledger::{Change, Durability};
-use serde_json::json;
 
 use crate::activation::Candidate;
 use crate::catalog::blocking;
+use crate::ending;
 use crate::error::Error;
-use crate::events::{EventKind, EventWriter};
+use crate::events::EventWriter;
 use crate::host::Inner;
 use crate::name::{DeploymentId, ProjectName};
 use crate::record::{Body, ErrorRecord, ReleaseRecord, StepStatus, Time};
 use crate::status::derive;
-
-/// The events that end a log: phase, error, done.
-const EVENTS_OF_AN_INTERRUPTION: u64 = 3;
 
 pub(crate) async fn recover(host: &Arc<Inner>) -> Result<(), Error> {
     // What serves, first: everything else can wait.
@@ -95,7 +92,7 @@ async fn interrupt_unfinished(host: &Arc<Inner>) -> Result<(), Error> {
             "the server stopped before the deployment had ended; deploy again",
         );
         body.error = Some(error);
-        body.events.last = log.last() + EVENTS_OF_AN_INTERRUPTION;
+        body.events.last = log.last() + ending::EVENTS_AFTER_FAILURE;
         let change = Change::UpdateDeployment {
             id: row.id,
             expect: row.version,
@@ -129,23 +126,17 @@ async fn complete_logs(host: &Arc<Inner>) -> Result<(), Error> {
 
 /// Writes what is missing of the events that end a log.
 async fn end_log(log: &EventWriter, body: &Body) -> Result<(), Error> {
-    if !log.is_done() {
-        let status = derive(body);
-        log.append(EventKind::Phase, None, json!({ "status": status }))
-            .await?;
-        if let Some(error) = &body.error {
-            let fields = json!({ "code": error.code, "message": error.message });
-            log.append(EventKind::Error, error.step.as_deref(), fields)
-                .await?;
-        }
-        let mut done = json!({ "status": status });
-        if let Some(release) = &body.release {
-            done["release"] = json!(release.digest);
-            done["url"] = json!(release.url);
-        }
-        log.append(EventKind::Done, None, done).await?;
+    if log.is_done() {
+        log.sync().await?;
+    } else {
+        ending::write(
+            log,
+            derive(body),
+            body.error.as_ref(),
+            body.release.as_ref(),
+        )
+        .await?;
     }
-    log.sync().await?;
     log.close().await?;
     Ok(())
 }
