@@ -1,12 +1,16 @@
 //! The command line.
 
+mod plugin;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::plugin::{PluginFile, PluginName};
+use crate::plugin::PluginFile;
 use crate::project::Project;
+
+pub(crate) use plugin::{PluginAddArgs, PluginCommand};
 
 /// Where `serve` keeps everything, and where clients look for its token.
 pub(crate) const DATA: &str = "./cofferdam-data";
@@ -255,32 +259,6 @@ pub(crate) struct ListArgs {
     pub(crate) json: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum PluginCommand {
-    /// Admit a component: it is checked and compiled once, and can be run from then on
-    #[command(
-        after_help = "Example:\n  cofferdam plugin add target/wasm32-wasip2/release/fill.wasm fill@0.1.0"
-    )]
-    Add(PluginAddArgs),
-    /// List admitted plugins
-    List(AllArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PluginAddArgs {
-    /// The component's .wasm file
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// What it is to be called
-    #[arg(value_name = "NAME@VERSION")]
-    pub(crate) name: PluginName,
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 impl Command {
     /// Whether standard output is for a script.
     pub(crate) fn json(&self) -> bool {
@@ -291,8 +269,8 @@ impl Command {
             Command::Events(args) => args.json,
             Command::Log(args) | Command::Show(args) => args.json,
             Command::List(args) => args.json,
-            Command::Projects(args) | Command::Plugin(PluginCommand::List(args)) => args.json,
-            Command::Plugin(PluginCommand::Add(args)) => args.json,
+            Command::Projects(args) => args.json,
+            Command::Plugin(command) => command.json(),
         }
     }
 }
