@@ -17,6 +17,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 pub(crate) use self::cache::Cache;
 pub use self::description::PluginDescription;
 use crate::error::Error;
+use crate::lines::Lines;
 use crate::state::State;
 
 /// The export that makes a component a program.
@@ -46,6 +47,7 @@ struct Admitted {
     engine: Engine,
     command: Option<CommandPre<State>>,
     proxy: Option<ProxyPre<State>>,
+    lines: Lines,
 }
 
 impl Component {
@@ -80,6 +82,11 @@ impl Component {
             Some(description) if !description.name.is_empty() => &description.name,
             _ => &self.0.digest,
         }
+    }
+
+    /// What it says about its sources.
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.0.lines
     }
 
     pub(crate) fn command(&self, engine: &Engine) -> Result<&CommandPre<State>, Error> {
@@ -204,6 +211,7 @@ pub(crate) fn admit(
         engine: engine.clone(),
         command,
         proxy,
+        lines: Lines::of(wasm),
     })))
 }
 

@@ -39,6 +39,7 @@ use crate::admission::Component;
 use crate::control::{Clock, Control, Stop, Stopped};
 use crate::engine::TICK;
 use crate::event::OutputStream;
+use crate::lines::REQUEST_WORK;
 use crate::memory::MemoryLimiter;
 use crate::sandbox::Inner;
 use crate::spec::ServiceSpec;
@@ -286,7 +287,10 @@ impl Service {
         }
         ServiceError::Trapped {
             service,
-            message: trap_message(error),
+            message: self
+                .component
+                .lines()
+                .add_to(&trap_message(error), REQUEST_WORK),
         }
     }
 

@@ -47,6 +47,7 @@
 //! | `input` | standard input from a channel |
 //! | `filesystem` | directories, quotas and the rules between preopens |
 //! | `additions` | the interfaces of `cofferdam:step` |
+//! | `lines` | source lines for backtraces |
 //! | `memory` | linear memory and tables |
 //! | `state` | what a store holds, and everything that is linked |
 //! | `http` | [`HttpService`]: services |
@@ -65,6 +66,7 @@ mod filesystem;
 mod http;
 mod input;
 pub mod limits;
+mod lines;
 mod memory;
 mod outcome;
 mod sandbox;

@@ -14,7 +14,8 @@ use crate::console::EVENT_CAPACITY;
 use crate::control::{Control, Stop};
 use crate::error::Error;
 use crate::event::StepEvent;
-use crate::outcome::Outcome;
+use crate::lines::STEP_WORK;
+use crate::outcome::{Outcome, Verdict};
 use crate::sandbox::Inner;
 use crate::spec::{Preopen, Stdin, StepSpec};
 
@@ -24,6 +25,7 @@ pub struct Step {
     events: mpsc::Receiver<StepEvent>,
     outcome: oneshot::Receiver<Result<Outcome, Error>>,
     stop: StopOnDrop,
+    component: Component,
 }
 
 /// Stops a step from anywhere.
@@ -75,12 +77,20 @@ impl Step {
     pub async fn outcome(mut self) -> Result<Outcome, Error> {
         while self.events.recv().await.is_some() {}
         match (&mut self.outcome).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => outcome.map(|outcome| with_lines(outcome, &self.component)),
             Err(_) => Err(Error::host(
                 "the thread of the step ended without saying how",
             )),
         }
     }
+}
+
+/// Adds the places in the guest's sources to the backtrace of a trap.
+fn with_lines(mut outcome: Outcome, component: &Component) -> Outcome {
+    if let Verdict::Trapped { message } = &mut outcome.verdict {
+        *message = component.lines().add_to(message, STEP_WORK);
+    }
+    outcome
 }
 
 /// Starts the thread.
@@ -96,7 +106,7 @@ pub(crate) fn start(
     let (done, outcome) = oneshot::channel();
     let job = thread::Job {
         sandbox,
-        component,
+        component: component.clone(),
         spec,
         preopens,
         stdin,
@@ -114,5 +124,6 @@ pub(crate) fn start(
         events: receiver,
         outcome,
         stop: StopOnDrop(control),
+        component,
     })
 }

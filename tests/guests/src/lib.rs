@@ -1,4 +1,5 @@
-//! The guests that the tests run, as bytes: one constant for each program of `programs/src/bin`.
+//! The guests that the tests run, as bytes: one constant for each program of `programs/src/bin`, and `traced`,
+//! which keeps its line tables.
 //!
 //! They misbehave on purpose, each in one way. A program reads what it is to do from its step's config.
 

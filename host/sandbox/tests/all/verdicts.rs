@@ -57,6 +57,40 @@ async fn a_panic_is_a_trap_with_the_message_printed_and_the_frames_named() {
 }
 
 #[tokio::test]
+async fn a_trap_of_a_guest_with_line_tables_names_the_lines_of_its_sources() {
+    let ended = Run::of("traced").end().await;
+    let Verdict::Trapped { message } = &ended.outcome.verdict else {
+        panic!("{:?}", ended.outcome)
+    };
+    let lines: Vec<&str> = message.lines().map(str::trim).collect();
+    let frame = lines
+        .iter()
+        .position(|line| line.ends_with("traced::third_of"))
+        .unwrap_or_else(|| panic!("{message}"));
+    // The innermost place is the standard library's; what was inlined is named, with where.
+    let places: Vec<&str> = lines[frame + 1..]
+        .iter()
+        .take_while(|line| !line.contains(" - "))
+        .copied()
+        .collect();
+    assert!(
+        places
+            .iter()
+            .any(|place| place.starts_with("in nth at tests/guests/traced/src/main.rs:12:")),
+        "{message}"
+    );
+    assert!(
+        places
+            .last()
+            .unwrap()
+            .starts_with("at tests/guests/traced/src/main.rs:5:"),
+        "{message}"
+    );
+    assert!(!message.contains(env!("CARGO_MANIFEST_DIR")), "{message}");
+    assert!(!message.contains("/rustc/"), "{message}");
+}
+
+#[tokio::test]
 async fn recursion_without_end_is_a_trap_with_a_bounded_backtrace() {
     let ended = Run::of("overflow_stack").end().await;
     let Verdict::Trapped { message } = &ended.outcome.verdict else {
