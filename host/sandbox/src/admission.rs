@@ -2,15 +2,16 @@
 
 mod artifact;
 mod cache;
+mod compiling;
 mod description;
 mod imports;
 
 use std::fmt;
+use std::fs::File;
 use std::sync::Arc;
 
 use wasmparser::Parser;
 use wasmtime::Engine;
-use wasmtime::component::{Component as Compiled, Linker};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -18,6 +19,7 @@ pub(crate) use self::cache::Cache;
 pub use self::description::PluginDescription;
 use crate::error::Error;
 use crate::lines::Lines;
+use crate::sandbox::Inner;
 use crate::state::State;
 
 /// The export that makes a component a program.
@@ -45,6 +47,8 @@ struct Admitted {
     imports: Vec<String>,
     description: Option<PluginDescription>,
     engine: Engine,
+    /// The compiled component's file, when steps run in workers.
+    artifact: Option<File>,
     command: Option<CommandPre<State>>,
     proxy: Option<ProxyPre<State>>,
     lines: Lines,
@@ -105,6 +109,15 @@ impl Component {
         })
     }
 
+    /// A descriptor of the compiled component, for a worker.
+    pub(crate) fn artifact(&self) -> Result<File, Error> {
+        let artifact = self.0.artifact.as_ref();
+        let artifact = artifact.ok_or_else(|| Error::host("a compiled component was not kept"))?;
+        artifact.try_clone().map_err(|error| {
+            Error::host(format!("a compiled component cannot be handed on: {error}"))
+        })
+    }
+
     fn of(&self, engine: &Engine) -> Result<(), Error> {
         if Engine::same(&self.0.engine, engine) {
             Ok(())
@@ -126,13 +139,9 @@ impl fmt::Debug for Component {
 }
 
 /// Checks and compiles, or finds compiled, the component in `wasm`.
-pub(crate) fn admit(
-    engine: &Engine,
-    linker: &Linker<State>,
-    cache: Option<&Cache>,
-    limit: usize,
-    wasm: &[u8],
-) -> Result<Component, Error> {
+pub(crate) fn admit(sandbox: &Inner, wasm: &[u8]) -> Result<Component, Error> {
+    let Inner { engine, linker, .. } = sandbox;
+    let limit = sandbox.max_component_bytes;
     if wasm.len() > limit {
         return Err(Error::TooLarge {
             bytes: wasm.len(),
@@ -150,18 +159,7 @@ pub(crate) fn admit(
     let description = description::find(wasm)?;
 
     let digest = blake3::hash(wasm);
-    let compiled = match cache.and_then(|cache| cache.load(engine, &digest)) {
-        Some(compiled) => compiled,
-        None => {
-            let compiled = Compiled::from_binary(engine, wasm).map_err(|error| Error::Invalid {
-                message: format!("{error:#}"),
-            })?;
-            if let Some(cache) = cache {
-                cache.store(&compiled, &digest);
-            }
-            compiled
-        }
-    };
+    let (compiled, artifact) = compiling::compiled(sandbox, &digest, wasm)?;
 
     let shape = compiled.component_type();
     let imports: Vec<String> = shape
@@ -209,9 +207,37 @@ pub(crate) fn admit(
         imports,
         description,
         engine: engine.clone(),
+        artifact,
         command,
         proxy,
         lines: Lines::of(wasm),
+    })))
+}
+
+/// Makes a component of one that the host has admitted and compiled: in a worker.
+pub(crate) fn revive(
+    sandbox: &Inner,
+    artifact: &File,
+    program: &str,
+    digest: &str,
+) -> wasmtime::Result<Component> {
+    let Inner { engine, linker, .. } = sandbox;
+    let compiled = artifact::load_open(engine, artifact)?;
+    let instance = linker.instantiate_pre(&compiled)?;
+    Ok(Component(Arc::new(Admitted {
+        digest: digest.to_owned(),
+        kind: ComponentKind::Command,
+        imports: Vec::new(),
+        description: Some(PluginDescription {
+            name: program.to_owned(),
+            ..PluginDescription::default()
+        }),
+        engine: engine.clone(),
+        artifact: None,
+        command: Some(CommandPre::new(instance)?),
+        proxy: None,
+        // The host says which lines a trap came from.
+        lines: Lines::default(),
     })))
 }
 

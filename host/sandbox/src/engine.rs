@@ -80,6 +80,15 @@ pub(crate) fn engine() -> Result<Engine, Error> {
     }
 }
 
+/// Makes the engine of a worker, which runs one guest and is gone: a pool would be filled for nothing.
+pub(crate) fn engine_for_one() -> Result<Engine, Error> {
+    let mut config = config();
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config).map_err(|error| Error::Engine {
+        message: format!("{error:#}"),
+    })
+}
+
 fn config() -> Config {
     let mut config = Config::new();
     config
@@ -91,36 +100,46 @@ fn config() -> Config {
 
 /// Advances the engine's epoch while guests run. Every store sets its own deadline, so a tick stops nobody by
 /// itself; an idle host is not woken.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Ticker(Arc<Shared>);
 
-#[derive(Debug, Default)]
 struct Shared {
+    engine: EngineWeak,
     guests: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    started: bool,
     running: usize,
     closed: bool,
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: EngineWeak) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let ticking = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("cofferdam-tick".to_owned())
-            .spawn(move || tick(&engine, &ticking))?;
-        Ok(Self(shared))
+    pub(crate) fn new(engine: EngineWeak) -> Self {
+        Self(Arc::new(Shared {
+            engine,
+            guests: Mutex::default(),
+            changed: Condvar::new(),
+        }))
     }
 
-    /// Keeps the epoch advancing until the guard is dropped.
-    pub(crate) fn run(&self) -> TickGuard {
-        self.0.lock().running += 1;
+    /// Keeps the epoch advancing until the guard is dropped. The thread that advances it starts with the first
+    /// guest: in a worker, every thread starts behind the walls.
+    pub(crate) fn run(&self) -> io::Result<TickGuard> {
+        let mut state = self.0.lock();
+        if !state.started {
+            let ticking = Arc::clone(&self.0);
+            thread::Builder::new()
+                .name("cofferdam-tick".to_owned())
+                .spawn(move || tick(&ticking))?;
+            state.started = true;
+        }
+        state.running += 1;
+        drop(state);
         self.0.changed.notify_one();
-        TickGuard(self.clone())
+        Ok(TickGuard(self.clone()))
     }
 
     /// Ends the thread.
@@ -136,7 +155,7 @@ impl Shared {
     }
 }
 
-fn tick(engine: &EngineWeak, shared: &Shared) {
+fn tick(shared: &Shared) {
     loop {
         {
             let mut state = shared.lock();
@@ -152,7 +171,7 @@ fn tick(engine: &EngineWeak, shared: &Shared) {
             }
         }
         thread::sleep(TICK);
-        let Some(engine) = engine.upgrade() else {
+        let Some(engine) = shared.engine.upgrade() else {
             return;
         };
         engine.increment_epoch();
@@ -160,7 +179,6 @@ fn tick(engine: &EngineWeak, shared: &Shared) {
 }
 
 /// A guest that runs.
-#[derive(Debug)]
 pub(crate) struct TickGuard(Ticker);
 
 impl Drop for TickGuard {

@@ -96,6 +96,23 @@ pub enum Error {
         message: String,
     },
 
+    /// The process that a guest ran in is gone, or could not be started. Nothing of the guest runs any more.
+    #[error("the worker process: {message}")]
+    Worker {
+        /// What became of it.
+        message: String,
+    },
+
+    /// The process that a guest ran in was killed and does not die: a call into the kernel does not return.
+    #[error(
+        "the step's process {pid} was killed and does not die, probably in a call to a disk that does not answer; \
+         its place stays taken until it does"
+    )]
+    Stuck {
+        /// The process.
+        pid: u32,
+    },
+
     /// The host failed while a guest ran.
     #[error("the host failed while the step ran: {message}")]
     Host {
@@ -107,6 +124,12 @@ pub enum Error {
 impl Error {
     pub(crate) fn specification(message: impl Into<String>) -> Self {
         Self::Specification {
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn worker(message: impl Into<String>) -> Self {
+        Self::Worker {
             message: message.into(),
         }
     }

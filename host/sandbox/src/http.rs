@@ -346,7 +346,10 @@ async fn serve(
             Err(_) => return exchange.fail(service.host("the sandbox is closed".to_owned())),
         },
     };
-    let _tick = service.sandbox.ticker.run();
+    let _tick = match service.sandbox.ticker.run() {
+        Ok(tick) => tick,
+        Err(error) => return exchange.fail(service.host(error.to_string())),
+    };
 
     let mut store = store(&service, &exchange);
     // The caller sees its end of this close when the store is dropped, not before: by then the failure is recorded.

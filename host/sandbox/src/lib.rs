@@ -51,6 +51,7 @@
 //! | `memory` | linear memory and tables |
 //! | `state` | what a store holds, and everything that is linked |
 //! | `http` | [`HttpService`]: services |
+//! | [`worker`] | steps in processes of their own, behind the kernel's walls |
 //! | `event`, `outcome`, `error` | what comes out |
 //!
 //! No type of the engine is part of this crate's interface.
@@ -73,6 +74,7 @@ mod sandbox;
 mod spec;
 mod state;
 mod step;
+pub mod worker;
 
 pub use self::admission::{Component, ComponentKind, PluginDescription};
 pub use self::error::Error;

@@ -8,7 +8,7 @@ use crate::limits::Limits;
 use crate::spec::InputError;
 
 /// The end of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// How it ended.
     pub verdict: Verdict,
@@ -22,7 +22,7 @@ pub struct Outcome {
 }
 
 /// How a step ended. The first is success; everything else fails the step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// It returned, or exited with 0.
     Succeeded,

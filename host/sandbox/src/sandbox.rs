@@ -16,6 +16,7 @@ use crate::http::HttpService;
 use crate::spec::{self, Preopen, ServiceSpec, Stdin, StepSpec};
 use crate::state::{self, State};
 use crate::step::{self, Step};
+use crate::worker::{self, Isolation, Pool};
 
 /// The largest component that is admitted: a componentized Python or JavaScript with its libraries.
 pub const DEFAULT_MAX_COMPONENT_BYTES: usize = 64 << 20;
@@ -31,6 +32,8 @@ pub struct SandboxOptions {
     pub cache_dir: Option<PathBuf>,
     /// The largest component that is admitted, in bytes.
     pub max_component_bytes: usize,
+    /// Where steps run and components are compiled.
+    pub isolation: Isolation,
 }
 
 impl Default for SandboxOptions {
@@ -38,6 +41,7 @@ impl Default for SandboxOptions {
         Self {
             cache_dir: None,
             max_component_bytes: DEFAULT_MAX_COMPONENT_BYTES,
+            isolation: Isolation::Thread,
         }
     }
 }
@@ -59,9 +63,10 @@ pub struct Sandbox(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) engine: Engine,
-    linker: Linker<State>,
-    cache: Option<Cache>,
-    max_component_bytes: usize,
+    pub(crate) linker: Linker<State>,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) max_component_bytes: usize,
+    pub(crate) workers: Option<Pool>,
     pub(crate) ticker: Ticker,
     pub(crate) step_slots: Semaphore,
     pub(crate) service_slots: Semaphore,
@@ -83,17 +88,22 @@ impl Sandbox {
         let SandboxOptions {
             cache_dir,
             max_component_bytes,
+            isolation,
         } = options;
         let cache = cache_dir
             .map(|directory| Cache::open(&directory, &engine))
             .transpose()?;
-        let ticker = Ticker::start(engine.weak()).map_err(Error::Thread)?;
+        let workers = match isolation {
+            Isolation::Thread => None,
+            Isolation::Worker(options) => Some(Pool::start(options).map_err(Error::Thread)?),
+        };
         Ok(Self(Arc::new(Inner {
+            ticker: Ticker::new(engine.weak()),
             engine,
             linker,
             cache,
             max_component_bytes,
-            ticker,
+            workers,
             step_slots: Semaphore::new(STEP_SLOTS as usize),
             service_slots: Semaphore::new(SERVICE_SLOTS as usize),
             services: OnceLock::new(),
@@ -107,22 +117,16 @@ impl Sandbox {
     ///
     /// When it is too large, not a valid component, or imports or exports what this host cannot serve.
     pub fn admit(&self, wasm: &[u8]) -> Result<Component, Error> {
-        let Inner {
-            engine,
-            linker,
-            cache,
-            max_component_bytes,
-            ..
-        } = &*self.0;
-        admission::admit(engine, linker, cache.as_ref(), *max_component_bytes, wasm)
+        admission::admit(&self.0, wasm)
     }
 
-    /// Starts a step on a thread of its own. It runs until it ends, exceeds a limit, is cancelled, or its handle is
+    /// Starts a step, on a thread or in a process of its own as the options say. It runs until it ends, exceeds a limit, is cancelled, or its handle is
     /// dropped.
     ///
     /// # Errors
     ///
-    /// When the component is not a program, the specification contradicts itself, or no thread can be made.
+    /// When the component is not a program, the specification contradicts itself, no thread can be made, or steps
+    /// run in processes and this is called outside of a tokio runtime.
     pub fn start(
         &self,
         component: &Component,
@@ -133,6 +137,11 @@ impl Sandbox {
         component.command(&self.0.engine)?;
         spec::check_environment(&spec.env)?;
         spec::check_preopens(&preopens)?;
+        if let Some(workers) = &self.0.workers {
+            let workers = workers.clone();
+            let sandbox = Arc::clone(&self.0);
+            return worker::start(sandbox, workers, component, spec, preopens, stdin);
+        }
         step::start(
             Arc::clone(&self.0),
             component.clone(),
@@ -160,6 +169,25 @@ impl Sandbox {
 }
 
 impl Inner {
+    /// What a worker needs to run one step or compile one component.
+    pub(crate) fn for_worker() -> Result<Self, Error> {
+        let engine = engine::engine_for_one()?;
+        let linker = state::linker(&engine).map_err(|error| Error::Engine {
+            message: format!("{error:#}"),
+        })?;
+        Ok(Self {
+            ticker: Ticker::new(engine.weak()),
+            engine,
+            linker,
+            cache: None,
+            max_component_bytes: 0,
+            workers: None,
+            step_slots: Semaphore::new(1),
+            service_slots: Semaphore::new(0),
+            services: OnceLock::new(),
+        })
+    }
+
     /// The runtime that services run on, made when the first service is.
     pub(crate) fn service_runtime(&self) -> Result<&Runtime, Error> {
         if let Some(runtime) = self.services.get() {
@@ -187,6 +215,9 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.ticker.close();
+        if let Some(workers) = &self.workers {
+            workers.close();
+        }
         // Dropping a runtime waits for it, which an async caller must not be made to do.
         if let Some(runtime) = self.services.take() {
             runtime.shutdown_background();

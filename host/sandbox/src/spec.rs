@@ -96,6 +96,14 @@ impl Secrets {
         self.0.insert(name.into(), value.into());
     }
 
+    /// Every name with its value, for a worker.
+    pub(crate) fn to_vec(&self) -> Vec<(String, Vec<u8>)> {
+        let values = self.0.iter();
+        values
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         self.0.get(name).map(Vec::as_slice)
     }

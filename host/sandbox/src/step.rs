@@ -3,7 +3,7 @@
 mod outputs;
 mod thread;
 
-pub(crate) use self::thread::trap_message;
+pub(crate) use self::thread::{Job, run, stopped, trap_message};
 
 use std::sync::Arc;
 
@@ -50,6 +50,20 @@ impl Drop for StopOnDrop {
 }
 
 impl Step {
+    pub(crate) fn new(
+        events: mpsc::Receiver<StepEvent>,
+        outcome: oneshot::Receiver<Result<Outcome, Error>>,
+        control: Arc<Control>,
+        component: Component,
+    ) -> Self {
+        Self {
+            events,
+            outcome,
+            stop: StopOnDrop(control),
+            component,
+        }
+    }
+
     /// The next thing the step says; `None` when it has ended and everything was taken. While nobody takes events
     /// the step is held back as soon as it has said a few hundred things.
     ///
@@ -79,7 +93,7 @@ impl Step {
         match (&mut self.outcome).await {
             Ok(outcome) => outcome.map(|outcome| with_lines(outcome, &self.component)),
             Err(_) => Err(Error::host(
-                "the thread of the step ended without saying how",
+                "whoever ran the step ended without saying how it did",
             )),
         }
     }
@@ -104,7 +118,7 @@ pub(crate) fn start(
     let control = Arc::new(Control::default());
     let (events, receiver) = mpsc::channel(EVENT_CAPACITY);
     let (done, outcome) = oneshot::channel();
-    let job = thread::Job {
+    let job = Job {
         sandbox,
         component: component.clone(),
         spec,
@@ -117,13 +131,8 @@ pub(crate) fn start(
         .name("cofferdam-step".to_owned())
         .spawn(move || {
             // The receiver may be gone: then nobody wants to know.
-            let _ = done.send(thread::run(job));
+            let _ = done.send(run(job));
         })
         .map_err(Error::Thread)?;
-    Ok(Step {
-        events: receiver,
-        outcome,
-        stop: StopOnDrop(control),
-        component,
-    })
+    Ok(Step::new(receiver, outcome, control, component))
 }

@@ -2,10 +2,11 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{Hash as _, Hasher};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -61,17 +62,19 @@ impl Cache {
         })
     }
 
-    /// The compiled form of the component with this digest, when there is a sound one.
-    pub(crate) fn load(&self, engine: &Engine, digest: &blake3::Hash) -> Option<Component> {
+    /// The compiled form of the component with this digest, and its file, when there is a sound one.
+    pub(crate) fn load(&self, engine: &Engine, digest: &blake3::Hash) -> Option<(Component, File)> {
         let (path, hash_path) = self.paths(digest);
         let recorded = fs::read_to_string(hash_path).ok()?;
         let recorded = blake3::Hash::from_hex(recorded.trim()).ok()?;
-        let found = hash_file(&path).ok()?;
+        let file = File::open(&path).ok()?;
+        let found = hash_file(&file).ok()?;
         if found != recorded {
             tracing::warn!(path = %path.display(), "a compiled component is damaged and is compiled again");
             return None;
         }
-        artifact::load(engine, &path)
+        artifact::load_open(engine, &file)
+            .map(|component| (component, file))
             .inspect_err(|error| {
                 tracing::warn!(
                     error = format!("{error:#}"),
@@ -81,35 +84,33 @@ impl Cache {
             .ok()
     }
 
-    /// Keeps a compiled component. Failing to only costs time later.
-    pub(crate) fn store(&self, component: &Component, digest: &blake3::Hash) {
-        let stored = component
-            .serialize()
-            .map_err(|error| io::Error::other(format!("{error:#}")))
-            .and_then(|bytes| self.write(digest, &bytes));
-        if let Err(error) = stored {
-            tracing::warn!(%error, directory = %self.directory.display(), "a compiled component was not cached");
-        }
+    /// A place for a compiled component to be written to.
+    pub(crate) fn writer(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(".writing-")
+            .tempfile_in(&self.directory)
     }
 
-    /// The artifact first, its hash second: a hash on disk means that its artifact is.
-    fn write(&self, digest: &blake3::Hash, artifact: &[u8]) -> io::Result<()> {
-        let (path, hash_path) = self.paths(digest);
+    /// Keeps a compiled component that was written. Failing to only costs time later.
+    ///
+    /// The artifact comes first, its hash second: a hash on disk means that its artifact is.
+    pub(crate) fn keep(&self, artifact: NamedTempFile, digest: &blake3::Hash) {
         // Two processes may do this at once with artifacts that differ in nothing that matters but their bytes;
         // a reader between the two renames sees a hash that does not match, and compiles.
-        self.replace(&path, artifact)?;
-        self.replace(&hash_path, blake3::hash(artifact).to_hex().as_bytes())?;
-        File::open(&self.directory)?.sync_all()
-    }
-
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".writing-")
-            .tempfile_in(&self.directory)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+        let kept = (|| {
+            let (path, hash_path) = self.paths(digest);
+            let hash = hash_file(artifact.as_file())?;
+            artifact.as_file().sync_all()?;
+            artifact.persist(&path).map_err(|error| error.error)?;
+            let mut recorded = self.writer()?;
+            recorded.write_all(hash.to_hex().as_bytes())?;
+            recorded.as_file().sync_all()?;
+            recorded.persist(&hash_path).map_err(|error| error.error)?;
+            File::open(&self.directory)?.sync_all()
+        })();
+        if let Err(error) = kept {
+            tracing::warn!(%error, directory = %self.directory.display(), "a compiled component was not cached");
+        }
     }
 
     fn paths(&self, digest: &blake3::Hash) -> (PathBuf, PathBuf) {
@@ -125,8 +126,9 @@ impl Cache {
     }
 }
 
-fn hash_file(path: &Path) -> io::Result<blake3::Hash> {
-    let mut file = File::open(path)?;
+/// Hashes a file from its beginning.
+fn hash_file(mut file: &File) -> io::Result<blake3::Hash> {
+    file.rewind()?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 256 << 10];
     loop {

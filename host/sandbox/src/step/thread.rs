@@ -27,18 +27,18 @@ use crate::state::{HOSTCALL_FUEL, Parts, State};
 const TRAP_BYTES: usize = 16 << 10;
 
 /// Everything a step's thread needs, moved into it.
-pub(super) struct Job {
-    pub(super) sandbox: Arc<Inner>,
-    pub(super) component: Component,
-    pub(super) spec: StepSpec,
-    pub(super) preopens: Vec<Preopen>,
-    pub(super) stdin: Stdin,
-    pub(super) control: Arc<Control>,
-    pub(super) events: mpsc::Sender<StepEvent>,
+pub(crate) struct Job {
+    pub(crate) sandbox: Arc<Inner>,
+    pub(crate) component: Component,
+    pub(crate) spec: StepSpec,
+    pub(crate) preopens: Vec<Preopen>,
+    pub(crate) stdin: Stdin,
+    pub(crate) control: Arc<Control>,
+    pub(crate) events: mpsc::Sender<StepEvent>,
 }
 
 /// Runs a step to its end. When this returns, its store is gone.
-pub(super) fn run(job: Job) -> Result<Outcome, Error> {
+pub(crate) fn run(job: Job) -> Result<Outcome, Error> {
     let cpu_start = thread_cpu_time();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -86,7 +86,7 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
     let end = match slot {
         None => End::Stopped(Stop::Cancelled),
         Some(_) => {
-            let _tick = sandbox.ticker.run();
+            let _tick = sandbox.ticker.run().map_err(Error::Thread)?;
             let command = component.command(&sandbox.engine)?;
             tokio::select! {
                 biased;
@@ -255,7 +255,7 @@ fn verdict(
     }))
 }
 
-fn stopped(stop: Stop, limits: &Limits) -> Verdict {
+pub(crate) fn stopped(stop: Stop, limits: &Limits) -> Verdict {
     match stop {
         Stop::Cancelled => Verdict::Cancelled,
         Stop::TimedOut => Verdict::TimedOut {

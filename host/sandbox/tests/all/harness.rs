@@ -17,7 +17,9 @@ use tokio::sync::mpsc;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
-    Sandbox::new(SandboxOptions::default()).expect("this machine runs WebAssembly")
+    let mut options = SandboxOptions::default();
+    options.isolation = crate::isolation();
+    Sandbox::new(options).expect("this machine runs WebAssembly")
 });
 
 pub(crate) fn sandbox() -> &'static Sandbox {

@@ -7,3 +7,7 @@ mod harness;
 mod output;
 mod services;
 mod verdicts;
+
+fn isolation() -> cofferdam_sandbox::worker::Isolation {
+    cofferdam_sandbox::worker::Isolation::Thread
+}

@@ -1,0 +1,331 @@
+//! Workers started ahead of demand, by a thread of their own: a worker is killed when the thread that started it
+//! ends, so that thread lives as long as the pool.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::sync::Notify;
+
+use super::wire::{self, FromWorker, Said};
+use super::{Landlock, WorkerOptions};
+use crate::error::Error;
+use crate::event::StepEvent;
+
+/// How long the thread waits before it tries again to start a worker.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long a worker may take from its start to its first word, when somebody waits for it.
+pub(super) const HELLO: Duration = Duration::from_secs(30);
+
+/// How often a worker that is just ending is looked at without a pause, and then the pause.
+const QUICK_LOOKS: u32 = 50;
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Workers that may die before their first word before a job gives up.
+pub(super) const ATTEMPTS: usize = 3;
+
+/// Workers that wait for jobs. Clones are the same pool.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: WorkerOptions,
+    state: Mutex<State>,
+    /// Told when a worker was taken or came.
+    changed: Condvar,
+    /// The same, for those who wait in a task.
+    came: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: VecDeque<Process>,
+    /// Jobs that wait for a worker.
+    waiting: usize,
+    /// Why no worker could be started, the last time that was tried.
+    failure: Option<String>,
+    closed: bool,
+}
+
+/// A worker. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    pub(super) socket: UnixStream,
+}
+
+impl Pool {
+    /// Starts the thread, and it the first workers.
+    pub(crate) fn start(options: WorkerOptions) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            options,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            came: Notify::new(),
+        });
+        let keeping = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("cofferdam-workers".to_owned())
+            .spawn(move || keep(&keeping))?;
+        Ok(Self(shared))
+    }
+
+    pub(super) fn landlock(&self) -> Landlock {
+        self.0.options.landlock
+    }
+
+    /// The next worker, as soon as there is one.
+    pub(super) async fn take(&self) -> Result<Process, Error> {
+        let waiting = Waiting::begin(&self.0);
+        loop {
+            let came = self.0.came.notified();
+            if let Some(taken) = waiting.look() {
+                return taken;
+            }
+            came.await;
+        }
+    }
+
+    /// The same, blocking the thread.
+    pub(super) fn take_blocking(&self) -> Result<Process, Error> {
+        let waiting = Waiting::begin(&self.0);
+        loop {
+            if let Some(taken) = waiting.look() {
+                return taken;
+            }
+            let state = self.0.lock();
+            if state.idle.is_empty() && state.failure.is_none() && !state.closed {
+                drop(
+                    self.0
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
+            }
+        }
+    }
+
+    /// Ends the thread and every idle worker.
+    pub(crate) fn close(&self) {
+        let idle = {
+            let mut state = self.0.lock();
+            state.closed = true;
+            std::mem::take(&mut state.idle)
+        };
+        self.0.tell();
+        drop(idle);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        self.changed.notify_all();
+        self.came.notify_waiters();
+    }
+}
+
+/// A job that waits for a worker.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        let mut state = shared.lock();
+        state.waiting += 1;
+        // An old failure says nothing about now.
+        state.failure = None;
+        drop(state);
+        shared.changed.notify_all();
+        Self(shared)
+    }
+
+    fn look(&self) -> Option<Result<Process, Error>> {
+        let mut state = self.0.lock();
+        if let Some(process) = state.idle.pop_front() {
+            drop(state);
+            // For the thread, which starts the next.
+            self.0.changed.notify_all();
+            return Some(Ok(process));
+        }
+        if state.closed {
+            return Some(Err(Error::worker("the sandbox is closed")));
+        }
+        let message = state.failure.clone()?;
+        Some(Err(Error::worker(format!(
+            "none can be started: {message}"
+        ))))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.waiting = state.waiting.saturating_sub(1);
+    }
+}
+
+/// Keeps as many workers idle as there should be, until the pool is closed.
+fn keep(shared: &Shared) {
+    loop {
+        {
+            let mut state = shared.lock();
+            while !state.closed
+                && state.idle.len() >= shared.options.spare.max(state.waiting.min(1))
+            {
+                state = shared
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.closed {
+                return;
+            }
+        }
+        match spawn(&shared.options) {
+            Ok(process) => {
+                let mut state = shared.lock();
+                state.failure = None;
+                if state.closed {
+                    return;
+                }
+                state.idle.push_back(process);
+                drop(state);
+                shared.tell();
+            }
+            Err(error) => {
+                let program = shared.options.program.display();
+                let message = format!("{program}: {error}");
+                tracing::error!(%error, %program, "a worker process cannot be started");
+                let mut state = shared.lock();
+                state.failure = Some(message);
+                shared.tell();
+                if !state.closed {
+                    let waited = shared.changed.wait_timeout(state, RETRY);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                }
+            }
+        }
+    }
+}
+
+fn spawn(options: &WorkerOptions) -> io::Result<Process> {
+    let (socket, theirs) = UnixStream::pair()?;
+    let child = Command::new(&options.program)
+        .args(&options.arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // A terminal's interrupt is for the host, which lets its steps finish.
+        .process_group(0)
+        .spawn()?;
+    Ok(Process { child, socket })
+}
+
+impl Process {
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the first word, and checks that this is a worker of this very version. Blocks.
+    pub(super) fn hello_blocking(&self) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(HELLO))?;
+        let said = wire::receive_said(&self.socket)?;
+        check_hello(&said)
+    }
+
+    pub(super) fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()
+    }
+
+    /// How the worker ended, once its end of the socket is closed, which is the last but one thing that a process
+    /// does; `None` when that takes longer than `limit`.
+    pub(super) async fn status(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let start = Instant::now();
+        for tries in 0.. {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if start.elapsed() > limit {
+                break;
+            }
+            if tries < QUICK_LOOKS {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Process {
+    /// How the worker ended, for a person. It is gone, or just about to be.
+    pub(super) fn fate(&mut self) -> String {
+        ended(self.child.wait().ok())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It is gone already, or it is idle and dies at once: a worker with a job is ended before it is dropped,
+        // and one that does not die is left to a task that waits for it.
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        if let Err(error) = killed {
+            tracing::warn!(%error, pid = self.child.id(), "a worker process could not be ended");
+        }
+    }
+}
+
+/// What is wrong with an event from a worker that runs no guest.
+pub(super) fn unexpected(event: &StepEvent) -> String {
+    format!("it said {event:?}, and runs no guest")
+}
+
+/// Whether this is the first word of a worker of this very version.
+pub(super) fn check_hello(said: &Said) -> io::Result<()> {
+    match said {
+        Said::Message(FromWorker::Hello { version }) if version == crate::worker::VERSION => Ok(()),
+        Said::Message(FromWorker::Hello { version }) => Err(io::Error::other(format!(
+            "the worker program is version {version} and this is {}",
+            crate::worker::VERSION
+        ))),
+        other => Err(io::Error::other(format!(
+            "the worker began with {other:?} instead of a greeting"
+        ))),
+    }
+}
+
+/// How a worker ended, for a person.
+pub(super) fn ended(status: Option<ExitStatus>) -> String {
+    let Some(status) = status else {
+        return "it does not die".to_owned();
+    };
+    match (status.signal(), status.code()) {
+        (Some(signal), _) if signal == Signal::SYS.as_raw() => {
+            "the kernel killed it for a system call that no worker makes".to_owned()
+        }
+        (Some(signal), _) if signal == Signal::XCPU.as_raw() => {
+            "the kernel killed it for its processor time".to_owned()
+        }
+        (Some(signal), _) => format!("it was killed by signal {signal}"),
+        (None, Some(code)) => format!("it exited with code {code}"),
+        (None, None) => "it ended".to_owned(),
+    }
+}
