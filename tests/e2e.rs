@@ -7,6 +7,7 @@
 //! | `deploying` | every way in: directory, archive, raw body, multipart, base64, two projects at once |
 //! | `failing` | every way in which a step can fail, and the code it gets |
 //! | `escaping` | archives and guests that try to leave |
+//! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
 //! | `watching` | events joined late, resumed, and left |
 //! | `crashing` | clients that go away, and a server that is killed |
 //! | `bounding` | a large package in little memory |
@@ -23,6 +24,8 @@ mod deploying;
 mod escaping;
 #[path = "e2e/failing.rs"]
 mod failing;
+#[path = "e2e/isolating.rs"]
+mod isolating;
 #[path = "e2e/package.rs"]
 mod package;
 #[path = "e2e/server.rs"]

@@ -36,13 +36,27 @@ impl Server {
         server
     }
 
+    /// A server on a data directory of its own, with more arguments.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = temporary.path().join("data");
+        let mut server = Self::start_on_with(&data, arguments);
+        server._temporary = Some(temporary);
+        server
+    }
+
     /// A server on a given data directory.
     pub(crate) fn start_on(data: &Path) -> Self {
+        Self::start_on_with(data, &[])
+    }
+
+    fn start_on_with(data: &Path, arguments: &[&str]) -> Self {
         let mut child = cofferdam()
             .arg("serve")
             .arg("--data")
             .arg(data)
             .args(["--api", "127.0.0.1:0", "--ingress", "127.0.0.1:0"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -83,6 +97,11 @@ impl Server {
 
     pub(crate) fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// The server's process id.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// What the server has written to its standard error.

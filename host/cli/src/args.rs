@@ -64,6 +64,9 @@ pub(crate) enum Command {
     Show(OneArgs),
     /// List projects and what they serve
     Projects(AllArgs),
+    /// Check whether this machine can run packages safely, and say what is missing
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Admit plugins, list them
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -151,6 +154,12 @@ pub(crate) struct ListenArgs {
     /// Projects are served at {project}.{domain}
     #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
     pub(crate) domain: String,
+    /// Where steps run: in processes of their own, behind the kernel's walls, or on threads of the server
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Isolation::Worker)]
+    pub(crate) isolation: Isolation,
+    /// Whether Landlock must confine the steps' processes, or may where the kernel has it
+    #[arg(long, value_name = "WHETHER", value_enum, default_value_t = LandlockUse::Prefer)]
+    pub(crate) landlock: LandlockUse,
     /// How the server's own log is written to standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -160,9 +169,39 @@ pub(crate) struct ListenArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Isolation {
+    Worker,
+    Thread,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LandlockUse {
+    Require,
+    Prefer,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
     Json,
+}
+
+const DOCTOR_HELP: &str = "\
+Checks the kernel's walls around a step by running one in a worker process, the data directory and its disk, and the \
+limits of this process. Exits with 1 when something is broken; a warning is something that works and could be safer.";
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The data directory to look at, if it is there
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    pub(crate) data: PathBuf,
+    /// Whether Landlock must confine the steps' processes, as `serve` would be told
+    #[arg(long, value_name = "WHETHER", value_enum, default_value_t = LandlockUse::Prefer)]
+    pub(crate) landlock: LandlockUse,
+    /// Print each finding as a JSON line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -266,6 +305,7 @@ impl Command {
             Command::Serve(_) => false,
             Command::Up(args) => args.json,
             Command::Deploy(args) => args.json,
+            Command::Doctor(args) => args.json,
             Command::Events(args) => args.json,
             Command::Log(args) | Command::Show(args) => args.json,
             Command::List(args) => args.json,

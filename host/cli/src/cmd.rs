@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod deploy;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod list;
 pub(crate) mod plugin;

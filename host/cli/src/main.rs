@@ -45,11 +45,21 @@ use clap::Parser;
 use args::{Cli, Command};
 use exit::Failure;
 
+/// The argument that makes this program a worker of the server that started it. Nobody else gives it.
+const WORKER: &str = "worker-of-a-server";
+
 /// How long threads that are still at work may hold up the end of the program. One may sit in a read of
 /// standard input for ever.
 const LINGER: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    // A worker, before anything is opened or started: its first argument is its whole command line.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == WORKER)
+    {
+        return cofferdam_sandbox::worker::main();
+    }
     // Usage errors, --help and --version end here, with clap's exit codes (2, 0, 0).
     let command = Cli::parse().command;
     let ended = match runtime() {
@@ -79,6 +89,7 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::List(arguments) => cmd::list::deployments(arguments).await,
         Command::Show(arguments) => cmd::show::run(arguments).await,
         Command::Projects(arguments) => cmd::list::projects(arguments).await,
+        Command::Doctor(arguments) => cmd::doctor::run(arguments).await,
         Command::Plugin(command) => cmd::plugin::run(command).await,
     }
 }

@@ -200,6 +200,11 @@ impl Error {
             Self::Stopping | Self::NotReady { .. } => "not_ready",
             Self::StorageFull => "storage_full",
             Self::ReleaseInvalid { .. } => "release_invalid",
+            Self::Sandbox(sandbox::Error::Stuck { .. }) => "step_stuck",
+            // Not the step's fault, and not one that the next attempt meets again.
+            Self::Sandbox(sandbox::Error::Worker { .. } | sandbox::Error::Busy { .. }) => {
+                "interrupted"
+            }
             Self::DataDirectory { .. }
             | Self::Ledger(_)
             | Self::Blobs(_)
@@ -235,7 +240,12 @@ impl Error {
             },
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Stopping => ErrorKind::Unavailable,
+            Self::Stopping
+            | Self::Sandbox(
+                sandbox::Error::Stuck { .. }
+                | sandbox::Error::Worker { .. }
+                | sandbox::Error::Busy { .. },
+            ) => ErrorKind::Unavailable,
             Self::StorageFull => ErrorKind::Storage,
             Self::DataDirectory { .. }
             | Self::Ledger(_)

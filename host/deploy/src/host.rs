@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cofferdam_blobs::{Ingest, Reader, Store, StoreOptions};
 use cofferdam_ledger::{Change, DeploymentFilter, Durability, Ledger, NewDeployment};
+use cofferdam_sandbox::worker::{Isolation, Landlock, LandlockStatus, landlock_status};
 use cofferdam_sandbox::{Sandbox, SandboxOptions};
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ pub struct HostOptions {
     pub shipped: Vec<ShippedPlugin>,
     /// The domain under which projects are served: `{project}.{domain}`.
     pub domain: String,
+    /// Where steps run and components are compiled.
+    pub isolation: Isolation,
 }
 
 /// The host. Cloning is cheap; all clones are one host.
@@ -128,6 +131,25 @@ impl PackageReader {
     }
 }
 
+/// Says which of the walls around a step do not stand, once.
+fn warn_of_missing_walls(isolation: &Isolation) {
+    let Isolation::Worker(workers) = isolation else {
+        tracing::warn!(
+            "steps run on threads of the server: WebAssembly is the only wall between a package and this machine"
+        );
+        return;
+    };
+    let status = match workers.landlock {
+        Landlock::Off => LandlockStatus::Off,
+        Landlock::Prefer | Landlock::Require => landlock_status(),
+    };
+    if !status.is_enforced() {
+        tracing::warn!(
+            "Landlock is {status}: the kernel does not confine steps to their directories, WebAssembly alone does"
+        );
+    }
+}
+
 impl Host {
     /// Opens the data directory, brings everything that a crash left into order, and serves what was
     /// active.
@@ -140,6 +162,7 @@ impl Host {
             data,
             shipped,
             domain,
+            isolation,
         } = options;
         let data = Arc::new(blocking(move || DataDir::open(&data)).await??);
         let ledger = Ledger::open(&data.ledger()).await?;
@@ -147,6 +170,8 @@ impl Host {
         let logs = EventLogs::open(data.events())?;
         let mut sandbox_options = SandboxOptions::default();
         sandbox_options.cache_dir = Some(data.compiled());
+        warn_of_missing_walls(&isolation);
+        sandbox_options.isolation = isolation;
         let sandbox = blocking(move || Sandbox::new(sandbox_options))
             .await?
             .map_err(Error::Sandbox)?;

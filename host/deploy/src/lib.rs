@@ -28,7 +28,7 @@
 //! # async fn example(package: Vec<bytes::Bytes>) -> Result<(), cofferdam_deploy::Error> {
 //! use cofferdam_deploy::{Head, Host, HostOptions, Next};
 //!
-//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned() };
+//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread };
 //! let host = Host::open(options).await?;
 //! let mut intake = host.begin(&"blog".parse()?, Head::default(), None).await?;
 //! let mut events = host.events(intake.id(), 0).await?;
@@ -66,6 +66,7 @@ mod status;
 mod token;
 
 pub use catalog::{PluginView, ShippedPlugin};
+pub use cofferdam_sandbox::worker::{Isolation, WorkerOptions};
 pub use cofferdam_sandbox::{HttpService, Phase, ServiceError};
 pub use error::{Error, ErrorKind};
 pub use events::{Next, StoredEvent, Subscription};

@@ -318,5 +318,10 @@ fn report(error: Error) -> ErrorRecord {
         );
         return ErrorRecord::new("internal", "the host failed; its log says why");
     }
-    ErrorRecord::new(&code, error.to_string())
+    let message = match &error {
+        // What the sandbox says of a lost process is for the one who deploys.
+        Error::Sandbox(error) => error.to_string(),
+        error => error.to_string(),
+    };
+    ErrorRecord::new(&code, message)
 }

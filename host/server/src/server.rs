@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cofferdam_deploy::{Host, HostOptions, ShippedPlugin};
+use cofferdam_deploy::{Host, HostOptions, Isolation, ShippedPlugin};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -41,6 +41,9 @@ pub struct ServerOptions {
     pub ingress: SocketAddr,
     /// Projects are served under `{project}.{domain}`. Default: `localhost`.
     pub domain: String,
+    /// Where steps run. Default: on threads of this program, because only it knows whether it can be started again
+    /// as a worker.
+    pub isolation: Isolation,
     /// The largest package that is taken. Default: 16 GiB.
     pub max_package_bytes: u64,
     /// How long the sender of a body may keep the server waiting.
@@ -62,6 +65,7 @@ impl ServerOptions {
             api: API,
             ingress: INGRESS,
             domain: "localhost".to_owned(),
+            isolation: Isolation::Thread,
             max_package_bytes: MAX_PACKAGE_BYTES,
             body: BodyLimits::default(),
             header_timeout: connections.header_read,
@@ -97,6 +101,7 @@ impl Server {
             data: options.data.clone(),
             shipped: shipped(),
             domain: options.domain.clone(),
+            isolation: options.isolation.clone(),
         })
         .await?;
         host.set_ingress(ingress_addr);

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use cofferdam_sandbox::worker::{Isolation, Landlock, WorkerOptions};
 use cofferdam_server::{Server, ServerOptions};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::api::Api;
-use crate::args::{API, INGRESS, ListenArgs, LogFormat, ServeArgs};
+use crate::args::{self, API, INGRESS, LandlockUse, ListenArgs, LogFormat, ServeArgs};
 use crate::exit::Failure;
 use crate::signal::Interrupt;
 
@@ -26,7 +27,7 @@ pub(crate) async fn run(arguments: &ServeArgs) -> Result<(), Failure> {
     let data = arguments.data.clone();
     let api = arguments.listen.api.unwrap_or(API);
     let ingress = arguments.listen.ingress.unwrap_or(INGRESS);
-    let mut running = Running::start(data, api, ingress, &arguments.listen.domain).await?;
+    let mut running = Running::start(data, api, ingress, &arguments.listen).await?;
     running.announce("");
     let reason = tokio::select! {
         ended = &mut running.server => return running_ended(ended),
@@ -56,12 +57,13 @@ impl Running {
         data: PathBuf,
         api: SocketAddr,
         ingress: SocketAddr,
-        domain: &str,
+        arguments: &ListenArgs,
     ) -> Result<Running, Failure> {
         let mut options = ServerOptions::new(data.clone());
         options.api = api;
         options.ingress = ingress;
-        domain.clone_into(&mut options.domain);
+        arguments.domain.clone_into(&mut options.domain);
+        options.isolation = isolation(arguments.isolation, arguments.landlock);
         let server = Server::bind(options)
             .await
             .context("the server cannot start")?;
@@ -133,6 +135,22 @@ pub(crate) fn running_ended(
         .context("the server stopped working")?
         .context("the server failed")?;
     Ok(())
+}
+
+/// Where steps run, as the command line says it.
+pub(crate) fn isolation(isolation: args::Isolation, landlock: LandlockUse) -> Isolation {
+    match isolation {
+        args::Isolation::Thread => Isolation::Thread,
+        args::Isolation::Worker => {
+            let mut workers = WorkerOptions::this_program([crate::WORKER]);
+            workers.landlock = match landlock {
+                LandlockUse::Require => Landlock::Require,
+                LandlockUse::Prefer => Landlock::Prefer,
+                LandlockUse::Off => Landlock::Off,
+            };
+            Isolation::Worker(workers)
+        }
+    }
 }
 
 fn token_file(data: &Path) -> PathBuf {
