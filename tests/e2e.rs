@@ -10,10 +10,14 @@
 //! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
 //! | `watching` | events joined late, resumed, and left |
 //! | `crashing` | clients that go away, and a server that is killed |
+//! | `authoring` | a new plugin, its tests, its fixtures |
+//! | `examples` | the examples, as their READMEs say |
 //! | `bounding` | a large package in little memory |
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+#[path = "e2e/authoring.rs"]
+mod authoring;
 #[path = "e2e/bounding.rs"]
 mod bounding;
 #[path = "e2e/crashing.rs"]
@@ -22,6 +26,8 @@ mod crashing;
 mod deploying;
 #[path = "e2e/escaping.rs"]
 mod escaping;
+#[path = "e2e/examples.rs"]
+mod examples;
 #[path = "e2e/failing.rs"]
 mod failing;
 #[path = "e2e/isolating.rs"]

@@ -1,4 +1,6 @@
-//! Running a step's function in a native test.
+//! Running a step's function in a native test, and the plugin in the real sandbox.
+//!
+//! [`Run`] plays the host's part for a function: quick, and fit for a debugger.
 //!
 //! ```
 //! use cofferdam_sdk as sdk;
@@ -15,6 +17,10 @@
 //!
 //! A run belongs to the thread that entered it, so tests run in parallel; a step that starts threads of its
 //! own reports from the first one. It is not a sandbox: paths are the machine's own.
+//!
+//! [`check_fixtures`] compiles the plugin and runs it as a server does, over directories with recorded results.
+
+mod fixtures;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +28,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::{Context, Phase, host};
+
+pub use self::fixtures::check_fixtures;
 
 /// What the stand-in host answers.
 #[derive(Debug, Clone)]

@@ -23,6 +23,9 @@ pub(crate) enum Failure {
     /// The deployment ended, and not in success. The person has been shown why.
     #[error("deployment {id} {status}")]
     Deployment { id: String, status: String },
+    /// A plugin's fixtures came out differently than recorded. The person has been shown how.
+    #[error("{0}")]
+    Fixtures(String),
     /// An argument that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -47,7 +50,7 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::Deployment { .. } | Failure::Machine(_) => FAILED,
+            Failure::Deployment { .. } | Failure::Fixtures(_) | Failure::Machine(_) => FAILED,
             Failure::Usage(_) => USAGE,
             Failure::Refused { .. } => REFUSED,
             Failure::Unreachable(_) => UNREACHABLE,

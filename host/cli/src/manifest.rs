@@ -26,7 +26,7 @@
 //!
 //! A key that is not known is refused with its line: a typing error must not become a default.
 
-mod request;
+pub(crate) mod request;
 pub(crate) mod units;
 
 use std::collections::BTreeMap;

@@ -74,6 +74,7 @@ pub use head::Head;
 pub use host::{Filter, Host, HostOptions, Latest, MAX_PAGE, PackageReader, ProjectView};
 pub use intake::Intake;
 pub use name::{DeploymentId, NameError, PluginName, PluginRef, ProjectName, ServiceName};
+pub use plan::check_config;
 pub use record::{
     ErrorRecord, EventsRecord, Package, Record, ReleaseRecord, Service, ServiceKind, StepRecord,
     StepStatus, Time,

@@ -139,7 +139,11 @@ pub(crate) fn check_schema(schema: &Value) -> Result<(), String> {
 }
 
 /// Checks a step's config against its plugin's schema. A step without a config has an empty one.
-fn check_config(schema: &Value, config: &Value) -> Result<(), String> {
+///
+/// # Errors
+///
+/// What is wrong with the config, each problem with its place, or with the schema.
+pub fn check_config(schema: &Value, config: &Value) -> Result<(), String> {
     let validator = jsonschema::validator_for(schema).map_err(|error| error.to_string())?;
     let empty = Value::Object(serde_json::Map::new());
     let config = if config.is_null() { &empty } else { config };

@@ -11,10 +11,10 @@
 //! cofferdam_guest_build::write_module(&guests);
 //! ```
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 /// The target that every guest is compiled for.
@@ -46,7 +46,10 @@ pub struct Guest {
 #[must_use]
 pub fn compile(packages: &[&str]) -> Vec<Guest> {
     let root = workspace_root();
-    ensure_target();
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    if let Err(problem) = ensure_target(&rustc, &root) {
+        panic!("{problem}");
+    }
 
     let target_dir = guest_target_dir();
     let mut cargo = Command::new(variable("CARGO"));
@@ -67,7 +70,7 @@ pub fn compile(packages: &[&str]) -> Vec<Guest> {
         }
     }
     let output = cargo
-        .stderr(std::process::Stdio::inherit())
+        .stderr(Stdio::inherit())
         .output()
         .unwrap_or_else(|error| panic!("cannot start cargo to compile the guests: {error}"));
     assert!(
@@ -127,11 +130,15 @@ pub fn write_module(guests: &[Guest]) {
     fs::write(out.join("guests.rs"), module).expect("OUT_DIR is writable");
 }
 
-/// Adds the wasm target with rustup when the compiler lacks it.
-fn ensure_target() {
+/// Adds the wasm target with rustup when the compiler that `rustc` means in `directory` lacks it.
+///
+/// # Errors
+///
+/// A sentence with the command that would add it, when it cannot be added.
+pub fn ensure_target(rustc: &OsStr, directory: &Path) -> Result<(), String> {
     let installed = || {
-        let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let output = Command::new(rustc)
+            .current_dir(directory)
             .args(["--print", "target-libdir", "--target", TARGET])
             .output();
         output.is_ok_and(|output| {
@@ -141,21 +148,24 @@ fn ensure_target() {
         })
     };
     if installed() {
-        return;
+        return Ok(());
     }
     let by_hand = format!("rustup target add {TARGET}");
+    // What rustup says goes where messages go: the caller's standard output may be for a script.
     let added = Command::new("rustup")
+        .current_dir(directory)
         .args(["target", "add", TARGET])
+        .stdout(Stdio::null())
         .status();
     match added {
-        Ok(status) if status.success() && installed() => {}
-        Ok(status) => panic!(
+        Ok(status) if status.success() && installed() => Ok(()),
+        Ok(status) => Err(format!(
             "the target {TARGET} is missing and `{by_hand}` ended with {status}; run it by hand, then build again"
-        ),
-        Err(error) => panic!(
+        )),
+        Err(error) => Err(format!(
             "the target {TARGET} is missing and rustup cannot be started ({error}); install the target for this \
              compiler (with rustup: `{by_hand}`), then build again"
-        ),
+        )),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The guests that the tests run, as bytes: one constant for each program of `programs/src/bin`, and `traced`,
-//! which keeps its line tables.
+//! which keeps its line tables. Two examples are here too: `http_hello` and `fill`.
 //!
 //! They misbehave on purpose, each in one way. A program reads what it is to do from its step's config.
 

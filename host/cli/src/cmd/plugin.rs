@@ -2,12 +2,18 @@
 
 mod add;
 mod list;
+mod new;
+mod test;
 
 use crate::args::PluginCommand;
 use crate::exit::Failure;
 
+pub(crate) use new::CrateName;
+
 pub(crate) async fn run(command: &PluginCommand) -> Result<(), Failure> {
     match command {
+        PluginCommand::New(arguments) => new::run(arguments),
+        PluginCommand::Test(arguments) => Box::pin(test::run(arguments)).await,
         PluginCommand::Add(arguments) => add::run(arguments).await,
         PluginCommand::List(arguments) => list::run(arguments).await,
     }

@@ -19,9 +19,9 @@ pub(super) struct Request {
 }
 
 /// Limits, each in the HTTP interface's own form (`memory_bytes = 268435456`) or with a unit (`memory = "256MiB"`).
-#[derive(Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limits {
+pub(crate) struct Limits {
     memory: Option<Size>,
     memory_bytes: Option<u64>,
     wall: Option<Milliseconds>,
@@ -54,13 +54,17 @@ impl Request {
         put("secrets", self.secrets.map(|names| json!(names)));
         put("net", self.net.map(|names| json!(names)));
         put("cache", self.cache.map(|cache| json!(cache)));
-        put("limits", self.limits.map(Limits::into_json).transpose()?);
+        put(
+            "limits",
+            self.limits.map(|limits| limits.to_json()).transpose()?,
+        );
         Ok(Value::Object(request))
     }
 }
 
 impl Limits {
-    fn into_json(self) -> Result<Value, String> {
+    /// The limits in the HTTP interface's own form.
+    pub(crate) fn to_json(&self) -> Result<Value, String> {
         let size = |size: Option<Size>| size.map(|Size(bytes)| bytes);
         let time = |time: Option<Milliseconds>| time.map(|Milliseconds(ms)| ms);
         let mut limits = Map::new();
