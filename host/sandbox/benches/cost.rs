@@ -1,12 +1,15 @@
-//! What the sandbox costs: starting a step, printing a line, writing files, next to doing the same without it.
+//! What the sandbox costs, on a thread and in a worker process: starting a step, printing a line, writing files, next
+//! to doing the same without it and to other ways of running a small program.
 //!
-//! `cargo bench -p cofferdam-sandbox`. Every figure is a median of several runs, native and sandboxed in turn.
+//! `cargo bench -p cofferdam-sandbox`. bubblewrap and node are compared when they are installed. Every figure is a median of several runs, native and sandboxed in turn.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use cofferdam_sandbox::worker::{Isolation, WorkerOptions};
 use cofferdam_sandbox::{
     Access, Component, Phase, Preopen, Sandbox, SandboxOptions, Stdin, StepContext, StepEvent,
     StepSpec,
@@ -23,20 +26,64 @@ const STARTS: usize = 500;
 /// Lines that are printed in one run.
 const LINES: u32 = 200_000;
 
+/// Long lines that are printed in one run, and their length.
+const LONG_LINES: u32 = 20_000;
+const LONG_LINE: u32 = 8_000;
+
+/// Time between two steps.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Steps that live at the same time when their memory is measured.
+const IDLE_STEPS: usize = 16;
+
+/// Runs of another program that is compared.
+const PEER_RUNS: usize = 40;
+
 fn main() {
-    let cache = TempDir::new().expect("a temporary directory");
-    let sandbox =
-        Sandbox::new(SandboxOptions::cached_in(cache.path().join("cache"))).expect("an engine");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        admission(&sandbox);
-        starting(&sandbox).await;
-        printing(&sandbox).await;
-        writing(&sandbox).await;
+        println!("== a bare engine, in this thread");
+        bare::steps().await;
+        println!("== other ways to run a small program");
+        peer("bubblewrap", &["bwrap", "--ro-bind", "/", "/", "true"]);
+        peer("node", &["node", "-e", "0"]);
+        peer("a process", &["true"]);
+        for (name, isolation) in [("thread", Isolation::Thread), ("worker", workers())] {
+            println!("== steps in a {name}");
+            let cache = TempDir::new().expect("a temporary directory");
+            let mut options = SandboxOptions::cached_in(cache.path().join("cache"));
+            options.isolation = isolation;
+            let sandbox = Sandbox::new(options).expect("an engine");
+            admission(&sandbox);
+            starting(&sandbox).await;
+            printing(&sandbox).await;
+            pouring(&sandbox).await;
+            writing(&sandbox).await;
+            idling(&sandbox).await;
+        }
     });
+}
+
+fn workers() -> Isolation {
+    let program = env!("CARGO_BIN_EXE_cofferdam-worker");
+    Isolation::Worker(WorkerOptions::program(program, [] as [&str; 0]))
+}
+
+fn peer(name: &str, command: &[&str]) {
+    let times = (0..PEER_RUNS).map(|_| {
+        let start = Instant::now();
+        let ran = Command::new(command[0]).args(&command[1..]).status();
+        ran.ok()
+            .filter(ExitStatus::success)
+            .map(|_| start.elapsed())
+    });
+    match times.collect::<Option<Vec<_>>>() {
+        Some(times) => println!("{name}: {:.1?}", median(times)),
+        None => println!("{name}: not on this machine"),
+    }
 }
 
 fn admission(sandbox: &Sandbox) {
@@ -56,7 +103,7 @@ fn admission(sandbox: &Sandbox) {
     println!("admit, compiled before: {:.1?}", median(times.collect()));
 }
 
-/// From `start` to the first line the guest prints, as the caller sees it.
+/// From `start` to the first line the guest prints, as the caller sees it; and how many steps a second that makes.
 async fn starting(sandbox: &Sandbox) {
     let component = admit(sandbox, "endless_line");
     let (mut first, mut whole) = (Vec::new(), Vec::new());
@@ -79,11 +126,27 @@ async fn starting(sandbox: &Sandbox) {
         first.push(start.elapsed());
         assert!(step.outcome().await.expect("it ends").verdict.is_success());
         whole.push(start.elapsed());
+        // Between two steps of a pipeline other things happen, and the next worker gets ready.
+        tokio::time::sleep(PAUSE).await;
     }
     println!(
-        "start to first line: {:.1?}; start to outcome: {:.1?}",
-        median(first),
+        "start to first line: {:.1?} (90th percentile {:.1?}); start to outcome: {:.1?}",
+        median(first.clone()),
+        percentile(first, 90),
         median(whole)
+    );
+
+    let component = admit(sandbox, "succeed");
+    let start = Instant::now();
+    for _ in 0..STARTS {
+        let step = sandbox
+            .start(&component, spec(json!({})), Vec::new(), Stdin::Closed)
+            .expect("it starts");
+        assert!(step.outcome().await.expect("it ends").verdict.is_success());
+    }
+    println!(
+        "steps, one after the other: {:.0} a second",
+        STARTS as f64 / start.elapsed().as_secs_f64()
     );
 }
 
@@ -104,7 +167,136 @@ async fn printing(sandbox: &Sandbox) {
         times.push(start.elapsed());
         assert_eq!(lines, LINES);
     }
-    println!("printed line, end to end: {:.2?}", median(times) / LINES);
+    println!(
+        "printed line, guest to event: {:.2?}",
+        median(times) / LINES
+    );
+}
+
+/// Output in long lines.
+async fn pouring(sandbox: &Sandbox) {
+    let component = admit(sandbox, "flood");
+    let mut rates = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut spec = spec(json!({ "lines": LONG_LINES, "bytes": LONG_LINE }));
+        spec.limits.output_bytes = u64::MAX;
+        let start = Instant::now();
+        let mut step = sandbox
+            .start(&component, spec, Vec::new(), Stdin::Closed)
+            .expect("it starts");
+        let mut bytes = 0;
+        while let Some(event) = step.next_event().await {
+            if let StepEvent::Line { text, .. } = event {
+                bytes += text.len() + 1;
+            }
+        }
+        rates.push(Duration::from_secs_f64(
+            start.elapsed().as_secs_f64() / (bytes as f64 / 1e6),
+        ));
+    }
+    println!(
+        "output in lines of {} KB: {:.0} MB/s",
+        LONG_LINE / 1000,
+        1.0 / median(rates).as_secs_f64()
+    );
+}
+
+/// Memory of steps that wait: what this process and its workers hold more of, for each of them.
+async fn idling(sandbox: &Sandbox) {
+    let component = admit(sandbox, "sleep_forever");
+    let before = memory();
+    let mut steps = Vec::new();
+    for _ in 0..IDLE_STEPS {
+        let mut step = sandbox
+            .start(&component, spec(json!({})), Vec::new(), Stdin::Closed)
+            .expect("it starts");
+        // It says that it sleeps, or nothing.
+        let _ = tokio::time::timeout(Duration::from_millis(200), step.next_event()).await;
+        steps.push(step);
+    }
+    let more = memory().saturating_sub(before);
+    println!(
+        "memory of a live idle step: {:.1} MB",
+        more as f64 / IDLE_STEPS as f64 / 1e6
+    );
+    for step in steps {
+        step.cancel();
+        step.outcome().await.expect("it ends");
+    }
+}
+
+/// The proportional memory of this process and all its children, in bytes.
+fn memory() -> u64 {
+    let of = |process: &str| -> u64 {
+        let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with("Pss:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024
+    };
+    let mut total = of("self");
+    for task in fs::read_dir("/proc/self/task").expect("this process has threads") {
+        let children = task.expect("a thread").path().join("children");
+        for child in fs::read_to_string(children)
+            .unwrap_or_default()
+            .split_whitespace()
+        {
+            total += of(child);
+        }
+    }
+    total
+}
+
+/// The same component in the engine alone: no limits, no directories, no thread, no lines.
+mod bare {
+    use std::time::Instant;
+
+    use wasmtime::component::{Component, Linker, ResourceTable};
+    use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+    use wasmtime_wasi::p2::bindings::CommandPre;
+    use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+    struct State(WasiCtx, ResourceTable);
+
+    impl WasiView for State {
+        fn ctx(&mut self) -> WasiCtxView<'_> {
+            WasiCtxView {
+                ctx: &mut self.0,
+                table: &mut self.1,
+            }
+        }
+    }
+
+    pub(super) async fn steps() {
+        let mut config = Config::new();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(
+            PoolingAllocationConfig::new(),
+        ));
+        let engine = Engine::new(&config).expect("an engine");
+        let mut linker = Linker::<State>::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).expect("WASI");
+        let wasm = cofferdam_test_guests::program("succeed");
+        let component = Component::from_binary(&engine, wasm).expect("a component");
+        let command = linker
+            .instantiate_pre(&component)
+            .and_then(CommandPre::new)
+            .expect("a program");
+        let start = Instant::now();
+        for _ in 0..super::STARTS {
+            let state = State(WasiCtx::builder().build(), ResourceTable::new());
+            let mut store = Store::new(&engine, state);
+            let instance = command
+                .instantiate_async(&mut store)
+                .await
+                .expect("an instance");
+            let ran = instance.wasi_cli_run().call_run(&mut store).await;
+            ran.expect("it runs").expect("it succeeds");
+        }
+        println!(
+            "steps, one after the other: {:.0} a second",
+            super::STARTS as f64 / start.elapsed().as_secs_f64()
+        );
+    }
 }
 
 async fn writing(sandbox: &Sandbox) {
@@ -215,7 +407,11 @@ fn spec(config: Value) -> StepSpec {
     })
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+fn median(times: Vec<Duration>) -> Duration {
+    percentile(times, 50)
+}
+
+fn percentile(mut times: Vec<Duration>, percent: usize) -> Duration {
     times.sort();
-    times[times.len() / 2]
+    times[(times.len() - 1) * percent / 100]
 }
