@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use wasmtime::{
     Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
+    WasmBacktraceDetails,
 };
 
 use crate::error::Error;
@@ -94,6 +95,8 @@ fn config() -> Config {
     config
         .epoch_interruption(true)
         .concurrency_support(false)
+        // Neither by default nor by an environment variable: the crate's own `lines` reads debug sections.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES));
     config
 }

@@ -304,7 +304,8 @@ fn readable(backtrace: &str) -> String {
             continue;
         }
         again(&mut text, std::mem::take(&mut repeated));
-        text.push_str(line);
+        // A module without a name says nothing by it.
+        text.push_str(&line.replacen("<unknown>!", "", 1));
         text.push('\n');
         before = frame;
     }

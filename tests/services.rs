@@ -1,0 +1,17 @@
+//! The real binary beside programs that a build of this workspace does not need: `tests/services/run` installs them
+//! and runs these tests.
+//!
+//! | module | what it proves |
+//! |---|---|
+//! | `languages` | the same plugin, compiled from four languages, makes the same release |
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[path = "services/languages.rs"]
+mod languages;
+#[path = "e2e/server.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the end-to-end tests, which use all of it"
+)]
+mod server;
