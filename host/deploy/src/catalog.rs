@@ -287,7 +287,7 @@ impl Catalog {
         component.map_err(|error| match error {
             sandbox::Error::TooLarge { .. }
             | sandbox::Error::NotWasm { .. }
-            | sandbox::Error::CoreModule
+            | sandbox::Error::CoreModule { .. }
             | sandbox::Error::Invalid { .. }
             | sandbox::Error::Incompatible { .. }
             | sandbox::Error::Description { .. }

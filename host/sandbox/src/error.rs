@@ -25,12 +25,16 @@ pub enum Error {
         message: String,
     },
 
-    /// The bytes are a core module rather than a component.
+    /// The bytes are a core module rather than a component, and no program for WASI preview 1 that could be adapted.
     #[error(
-        "this is a core WebAssembly module, not a component; compile it for wasm32-wasip2, or turn it into a \
-         component with `wasm-tools component new` (modules built for WASI preview 1 are adapted by a later version)"
+        "this is a core WebAssembly module and no program for WASI preview 1: {}; compile it for wasm32-wasip2 or \
+         wasm32-wasip1",
+        problems.join("; ")
     )]
-    CoreModule,
+    CoreModule {
+        /// One sentence for each thing that stands against it.
+        problems: Vec<String>,
+    },
 
     /// The bytes claim to be a component and are not a valid one.
     #[error("the component is not valid: {message}")]

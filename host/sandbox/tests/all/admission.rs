@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::harness::{Run, program, sandbox};
-use cofferdam_sandbox::{ComponentKind, Error, Phase, Sandbox, SandboxOptions, ServiceSpec, Stdin};
+use cofferdam_sandbox::{
+    ComponentKind, Error, Phase, Sandbox, SandboxOptions, ServiceSpec, Stdin, Verdict,
+};
 use tempfile::TempDir;
 
 /// A component without anything in it.
@@ -44,7 +46,7 @@ fn a_digest_names_the_bytes() {
 #[test]
 fn what_is_no_component_is_refused_with_what_it_is() {
     let refusal = |bytes: &[u8]| sandbox().admit(bytes).map(drop).unwrap_err();
-    assert!(matches!(refusal(EMPTY_MODULE), Error::CoreModule));
+    assert!(matches!(refusal(EMPTY_MODULE), Error::CoreModule { .. }));
     assert!(refusal(EMPTY_MODULE).to_string().contains("wasm32-wasip2"));
     assert!(refusal(b"").to_string().contains("empty"));
     assert!(refusal(b"#!/bin/sh\n").to_string().contains("\\0asm"));
@@ -215,4 +217,57 @@ fn a_cache_that_others_may_write_to_is_refused() {
         .map(drop)
         .unwrap_err();
     assert!(matches!(refusal, Error::Cache { .. }), "{refusal}");
+}
+
+/// A program of preview 1 that makes a file in its directory, prints, and exits with 7.
+const PREVIEW_1: &str = r#"
+    (module
+        (import "wasi_snapshot_preview1" "fd_write"
+            (func $fd_write (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "path_open"
+            (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 64) "from preview 1\n")
+        (data (i32.const 96) "made")
+        (func (export "_start")
+            ;; Creates the file in the first preopened directory, with all rights.
+            (if (call $path_open (i32.const 3) (i32.const 0) (i32.const 96) (i32.const 4)
+                    (i32.const 1) (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 20))
+                (then (unreachable)))
+            (i32.store (i32.const 0) (i32.const 64))
+            (i32.store (i32.const 4) (i32.const 15))
+            (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))
+            (call $proc_exit (i32.const 7))))
+"#;
+
+#[tokio::test]
+async fn a_module_of_preview_1_is_adapted_and_its_exit_code_keeps_its_number() {
+    let module = wat::parse_str(PREVIEW_1).unwrap();
+    let component = sandbox().admit(&module).unwrap();
+    // The digest is that of the bytes that were given.
+    let digest = format!("blake3:{}", blake3::hash(&module).to_hex());
+    assert_eq!(component.digest(), digest);
+    assert_eq!(component.kind(), ComponentKind::Command);
+    let mut started = Run::of("adapted").start_with(&component);
+    started.until_line("from preview 1").await;
+    assert!(started.release.path().join("made").is_file());
+    let ended = started.end().await;
+    assert_eq!(ended.outcome.verdict, Verdict::Exited { code: 7 });
+}
+
+#[test]
+fn a_module_that_wants_more_than_preview_1_is_refused_by_name() {
+    let module = r#"(module (import "env" "system" (func)) (func (export "_start")))"#;
+    let error = sandbox()
+        .admit(&wat::parse_str(module).unwrap())
+        .map(drop)
+        .unwrap_err();
+    assert!(error.to_string().contains("env.system"), "{error}");
+    let library = r#"(module (func (export "add")))"#;
+    let error = sandbox()
+        .admit(&wat::parse_str(library).unwrap())
+        .map(drop)
+        .unwrap_err();
+    assert!(error.to_string().contains("_start"), "{error}");
 }

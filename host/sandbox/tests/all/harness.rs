@@ -105,6 +105,12 @@ impl Run {
     }
 
     pub(crate) fn start(self) -> Started {
+        let component = program(&self.program);
+        self.start_with(&component)
+    }
+
+    /// Runs a component that is none of the programs.
+    pub(crate) fn start_with(self, component: &Component) -> Started {
         let mut preopens = vec![
             Preopen::open("/release", Access::ReadWrite, self.release.path()).unwrap(),
             Preopen::open("/tmp", Access::ReadWrite, self.scratch.path()).unwrap(),
@@ -113,7 +119,7 @@ impl Run {
             preopens.push(Preopen::open(guest_path, *access, path).unwrap());
         }
         let step = sandbox()
-            .start(&program(&self.program), self.spec, preopens, self.stdin)
+            .start(component, self.spec, preopens, self.stdin)
             .unwrap();
         Started {
             step,
