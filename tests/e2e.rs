@@ -11,6 +11,7 @@
 //! | `watching` | events joined late, resumed, and left |
 //! | `crashing` | clients that go away, and a server that is killed |
 //! | `authoring` | a new plugin, its tests, its fixtures |
+//! | `tutorial` | docs/writing-plugins.md, done as it says |
 //! | `examples` | the examples, as their READMEs say |
 //! | `bounding` | a large package in little memory |
 
@@ -36,5 +37,7 @@ mod isolating;
 mod package;
 #[path = "e2e/server.rs"]
 mod server;
+#[path = "e2e/tutorial.rs"]
+mod tutorial;
 #[path = "e2e/watching.rs"]
 mod watching;

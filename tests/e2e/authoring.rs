@@ -9,7 +9,7 @@ use crate::server::cofferdam;
 
 /// The crates.io packages that this workspace uses are all that a new plugin needs, so its builds share a target
 /// directory and its lock file starts as ours.
-const TARGET: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/plugins");
+pub(crate) const TARGET: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/plugins");
 
 /// Settings with which cargo and the binary work on a crate outside this workspace.
 pub(crate) fn as_an_author(command: &mut Command) -> &mut Command {

@@ -288,7 +288,7 @@ pub(crate) fn trap_message(error: &wasmtime::Error) -> String {
 /// A backtrace for a person: without the compiler's hashes, and a recursion said once.
 fn readable(backtrace: &str) -> String {
     let mut text = String::new();
-    let mut before = None;
+    let mut before: Option<String> = None;
     let mut repeated = 0_usize;
     let again = |text: &mut String, repeated: usize| {
         if repeated > 0 {
@@ -296,9 +296,11 @@ fn readable(backtrace: &str) -> String {
         }
     };
     for line in backtrace.lines() {
-        let line = without_hash(line);
+        let line = without_hashes(line);
         // A frame is `  0:   0x2e97 - module!function`.
-        let frame = line.split_once('!').map(|(_, function)| function);
+        let frame = line
+            .split_once('!')
+            .map(|(_, function)| function.to_owned());
         if frame.is_some() && frame == before {
             repeated += 1;
             continue;
@@ -313,22 +315,64 @@ fn readable(backtrace: &str) -> String {
     text
 }
 
-/// The name of a function without the hash that the Rust compiler appends to it: `::h` and 16 digits.
-fn without_hash(line: &str) -> &str {
-    const HASH_DIGITS: usize = 16;
-    match line.rsplit_once("::h") {
-        Some((name, hash))
-            if hash.len() == HASH_DIGITS && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
-        {
-            name
-        }
+/// A frame without the hashes that the Rust compiler adds to names: `::h` and 16 digits at the end of a function's,
+/// `[` 16 digits `]` after a crate's, `-` and 16 digits in a module's.
+fn without_hashes(line: &str) -> String {
+    const DIGITS: usize = 16;
+    let is_hash =
+        |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let line = match line.rsplit_once("::h") {
+        Some((name, hash)) if is_hash(hash) => name,
         _ => line,
+    };
+    let mut text = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find(['[', '-']) {
+        let (before, after) = rest.split_at(at);
+        let end = if after.starts_with('[') {
+            "]"
+        } else {
+            ".wasm!"
+        };
+        let inside = after
+            .get(1..=DIGITS)
+            .filter(|hash| is_hash(hash) && after[1 + DIGITS..].starts_with(end));
+        text.push_str(before);
+        match inside {
+            Some(_) => rest = &after[1 + DIGITS + usize::from(end == "]")..],
+            None => {
+                text.push_str(&after[..1]);
+                rest = &after[1..];
+            }
+        }
     }
+    text.push_str(rest);
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_hash_of_the_compiler_is_left_in_a_frame() {
+        for (line, expected) in [
+            (
+                "0: 0x1 - a.wasm!a::f::h0123456789abcdef",
+                "0: 0x1 - a.wasm!a::f",
+            ),
+            (
+                "0: 0x1 - my-list-0123456789abcdef.wasm!std[0123456789abcdef]::f::<[u8; 2]>",
+                "0: 0x1 - my-list.wasm!std::f::<[u8; 2]>",
+            ),
+            (
+                "0: 0x1 - a-b.wasm!f::{closure#0}[é",
+                "0: 0x1 - a-b.wasm!f::{closure#0}[é",
+            ),
+        ] {
+            assert_eq!(without_hashes(line), expected);
+        }
+    }
 
     #[test]
     fn a_backtrace_names_a_recursion_once_and_no_hashes() {
