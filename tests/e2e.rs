@@ -8,6 +8,7 @@
 //! | `failing` | every way in which a step can fail, and the code it gets |
 //! | `escaping` | archives and guests that try to leave |
 //! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
+//! | `reproducing` | the same release from two servers |
 //! | `watching` | events joined late, resumed, and left |
 //! | `crashing` | clients that go away, and a server that is killed |
 //! | `authoring` | a new plugin, its tests, its fixtures |
@@ -35,6 +36,8 @@ mod failing;
 mod isolating;
 #[path = "e2e/package.rs"]
 mod package;
+#[path = "e2e/reproducing.rs"]
+mod reproducing;
 #[path = "e2e/server.rs"]
 mod server;
 #[path = "e2e/tutorial.rs"]

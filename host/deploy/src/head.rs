@@ -196,7 +196,22 @@ impl Head {
             ));
         }
         if self.reproducible {
-            return invalid("reproducible = true is not offered by this server yet".to_owned());
+            let Pipeline {
+                extract,
+                install,
+                load,
+            } = &self.pipeline;
+            for step in extract.iter().chain(install).chain(load) {
+                let asked = match &step.request {
+                    request if !request.net.is_empty() => "the network",
+                    request if request.cache => "a cache",
+                    _ => continue,
+                };
+                let plugin = &step.plugin;
+                return invalid(format!(
+                    "a reproducible deployment has no {asked}, for which its step with {plugin} asks"
+                ));
+            }
         }
         if let Some(digest) = &self.digest {
             for hex in [&digest.blake3, &digest.sha256].into_iter().flatten() {
@@ -237,6 +252,23 @@ mod tests {
         let head = Head::from_json(br#"{"project": "blog"}"#).unwrap();
         let error = head.check(&"shop".parse().unwrap()).unwrap_err();
         assert_eq!(error.code(), "head_invalid");
+    }
+
+    #[test]
+    fn a_reproducible_head_asks_for_nothing_that_differs() {
+        let head = |request: &str| {
+            let text = format!(
+                r#"{{"reproducible": true, "pipeline": {{"install": [{{"plugin": "npm", "request": {request}}}]}}}}"#
+            );
+            Head::from_json(text.as_bytes()).unwrap()
+        };
+        let project = "blog".parse().unwrap();
+        assert!(head("{}").check(&project).is_ok());
+        for request in [r#"{"cache": true}"#, r#"{"net": ["example.org:443"]}"#] {
+            let error = head(request).check(&project).unwrap_err();
+            assert_eq!(error.code(), "head_invalid");
+            assert!(error.to_string().contains("npm"), "{error}");
+        }
     }
 
     #[test]

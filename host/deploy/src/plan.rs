@@ -34,6 +34,8 @@ pub(crate) struct PlannedStep {
     pub(crate) plugin: Resolved,
     pub(crate) config: Value,
     pub(crate) grant: Grant,
+    /// Whether it sees no time, chance or machine of its own.
+    pub(crate) reproducible: bool,
 }
 
 impl Plan {
@@ -65,6 +67,9 @@ impl Plan {
             );
         }
         steps.push(settle_step("load".to_owned(), Phase::Load, load, catalog).await?);
+        for step in &mut steps {
+            step.reproducible = head.reproducible;
+        }
         Ok(Self {
             steps,
             strategy: head.strategy,
@@ -128,6 +133,7 @@ async fn settle_step(
         plugin,
         config: step.config,
         grant,
+        reproducible: false,
     })
 }
 

@@ -93,6 +93,9 @@ pub(crate) fn engine_for_one() -> Result<Engine, Error> {
 fn config() -> Config {
     let mut config = Config::new();
     config
+        // What a program computes with a NaN or a relaxed instruction is the same on every processor.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
         .epoch_interruption(true)
         .concurrency_support(false)
         // Neither by default nor by an environment variable: the crate's own `lines` reads debug sections.

@@ -10,7 +10,9 @@
 //! | more open descriptors than granted | `insufficient-memory` |
 
 mod descriptors;
+mod listing;
 mod quota;
+mod sameness;
 mod streams;
 
 use std::collections::HashMap;
@@ -22,20 +24,20 @@ use wasmtime_wasi::filesystem::{
     Descriptor, Dir, FsPerms, OpenMode, WasiFilesystemCtx, WasiFilesystemCtxView,
 };
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    DescriptorFlags, ErrorCode, HostDescriptor as _, OpenFlags, PathFlags,
+    DescriptorFlags, DescriptorStat, ErrorCode, HostDescriptor as _, MetadataHashValue, OpenFlags,
+    PathFlags,
 };
 use wasmtime_wasi::p2::{FsError, FsResult};
 use wasmtime_wasi::{ResourceTable, WasiCtx};
 
+use self::listing::Listings;
 use self::quota::Exceeded;
 pub(crate) use self::quota::Quota;
+use self::sameness::Sameness;
 use crate::spec::{Access, Preopen};
 
 /// The preopen that is also the guest's `.`.
 const RELEASE: &str = "/release";
-
-/// Directory listings held open at once: as deep as a program walks recursively. The runtime holds each in memory.
-const MAX_LISTINGS: usize = 128;
 
 /// Which preopen a descriptor descends from.
 pub(crate) type Root = usize;
@@ -57,12 +59,19 @@ pub(crate) struct Files {
     roots: HashMap<u32, Root>,
     handles_limit: usize,
     peak_handles: usize,
-    listings: usize,
+    listings: Listings,
+    /// When the step is reproducible: the files it asked about.
+    reproducible: Option<Sameness>,
     quota: Arc<Quota>,
 }
 
 impl Files {
-    pub(crate) fn new(preopens: Vec<Preopen>, handles_limit: u64, quota: Arc<Quota>) -> Self {
+    pub(crate) fn new(
+        preopens: Vec<Preopen>,
+        handles_limit: u64,
+        quota: Arc<Quota>,
+        reproducible: bool,
+    ) -> Self {
         let mut directories = Vec::with_capacity(preopens.len() + 1);
         for (root, preopen) in preopens.into_iter().enumerate() {
             let (perms, mode) = match preopen.access {
@@ -96,8 +105,25 @@ impl Files {
             roots: HashMap::new(),
             handles_limit: usize::try_from(handles_limit).unwrap_or(usize::MAX),
             peak_handles: 0,
-            listings: 0,
+            listings: Listings::default(),
+            reproducible: reproducible.then(Sameness::default),
             quota,
+        }
+    }
+
+    /// A file's metadata as the guest sees it.
+    fn shown(&self, stat: DescriptorStat) -> DescriptorStat {
+        match &self.reproducible {
+            Some(_) => sameness::stat(stat),
+            None => stat,
+        }
+    }
+
+    /// A file's number as the guest sees it.
+    fn numbered(&mut self, hash: MetadataHashValue) -> MetadataHashValue {
+        match &mut self.reproducible {
+            Some(sameness) => sameness.number(hash),
+            None => hash,
         }
     }
 

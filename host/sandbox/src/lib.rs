@@ -48,6 +48,7 @@
 //! | `filesystem` | directories, quotas and the rules between preopens |
 //! | `additions` | the interfaces of `cofferdam:step` |
 //! | `lines` | source lines for backtraces |
+//! | `virtuality`, `clock` | reproducible steps: time and chance that are the same everywhere |
 //! | `memory` | linear memory and tables |
 //! | `state` | what a store holds, and everything that is linked |
 //! | `http` | [`HttpService`]: services |
@@ -58,6 +59,7 @@
 
 mod additions;
 mod admission;
+mod clock;
 mod console;
 mod control;
 mod engine;
@@ -74,6 +76,7 @@ mod sandbox;
 mod spec;
 mod state;
 mod step;
+mod virtuality;
 pub mod worker;
 
 pub use self::admission::{Component, ComponentKind, PluginDescription};

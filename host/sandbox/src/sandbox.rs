@@ -16,6 +16,7 @@ use crate::http::HttpService;
 use crate::spec::{self, Preopen, ServiceSpec, Stdin, StepSpec};
 use crate::state::{self, State};
 use crate::step::{self, Step};
+use crate::virtuality;
 use crate::worker::{self, Isolation, Pool};
 
 /// The largest component that is admitted: a componentized Python or JavaScript with its libraries.
@@ -130,10 +131,13 @@ impl Sandbox {
     pub fn start(
         &self,
         component: &Component,
-        spec: StepSpec,
+        mut spec: StepSpec,
         preopens: Vec<Preopen>,
         stdin: Stdin,
     ) -> Result<Step, Error> {
+        if spec.reproducible {
+            virtuality::DEPLOYMENT.clone_into(&mut spec.context.deployment);
+        }
         component.command(&self.0.engine)?;
         spec::check_environment(&spec.env)?;
         spec::check_preopens(&preopens)?;

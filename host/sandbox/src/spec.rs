@@ -68,6 +68,10 @@ pub struct StepSpec {
     /// What it may use.
     #[serde(default)]
     pub limits: Limits,
+    /// Whether the step sees no time, chance or machine of its own, so that the same component, config and files
+    /// give the same result everywhere. Its deployment has a fixed id then.
+    #[serde(default)]
+    pub reproducible: bool,
     /// The secrets it may ask for, by name. They are never printed and never serialised.
     #[serde(skip)]
     pub secrets: Secrets,
@@ -81,6 +85,7 @@ impl StepSpec {
             context,
             env: BTreeMap::new(),
             limits: Limits::default(),
+            reproducible: false,
             secrets: Secrets::default(),
         }
     }

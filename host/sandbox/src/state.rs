@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::{HasData, Linker};
 use wasmtime_wasi::cli::{StdinStream, StdoutStream, WasiCli, WasiCliView as _};
-use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
 use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random, sockets};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView as _};
@@ -17,8 +17,10 @@ use wasmtime_wasi_http::{
 };
 
 use crate::additions::{Additions, AdditionsView, HasAdditions, bindings};
+use crate::clock::{ClocksView, HasClocks};
 use crate::filesystem::{Files, FilesystemView, HasFiles, Quota};
 use crate::memory::MemoryLimiter;
+use crate::virtuality::{SeededRandom, VirtualTime};
 
 /// Random bytes that one call returns: the host allocates them; keys and seeds are far smaller.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
@@ -44,6 +46,7 @@ pub(crate) struct State {
     pub(crate) files: Files,
     pub(crate) memory: MemoryLimiter,
     pub(crate) additions: Additions,
+    time: Option<VirtualTime>,
 }
 
 /// What differs between a step's state and a service's.
@@ -53,6 +56,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) files: Files,
     pub(crate) memory: MemoryLimiter,
     pub(crate) additions: Additions,
+    /// For a reproducible step, its random numbers.
+    pub(crate) reproducible: Option<[SeededRandom; 2]>,
 }
 
 impl State {
@@ -78,6 +83,15 @@ impl State {
         for (name, value) in parts.env {
             wasi.env(name, value);
         }
+        let time = parts.reproducible.map(|[mut secure, insecure]| {
+            let time = VirtualTime::default();
+            wasi.wall_clock(time.clone())
+                .monotonic_clock(time.clone())
+                .insecure_random_seed(secure.seed())
+                .secure_random(secure)
+                .insecure_random(insecure);
+            time
+        });
         let mut table = ResourceTable::new();
         table.set_max_capacity(
             usize::try_from(handles)
@@ -94,12 +108,13 @@ impl State {
             files: parts.files,
             memory: parts.memory,
             additions: parts.additions,
+            time,
         }
     }
 
     /// A filesystem without directories.
     pub(crate) fn no_files() -> Files {
-        Files::new(Vec::new(), 0, Arc::new(Quota::new(0, 0)))
+        Files::new(Vec::new(), 0, Arc::new(Quota::new(0, 0)), false)
     }
 }
 
@@ -171,7 +186,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     })?;
 
     clocks::wall_clock::add_to_linker::<State, WasiClocks>(l, State::clocks)?;
-    clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(l, State::clocks)?;
+    clocks::monotonic_clock::add_to_linker::<State, HasClocks>(l, clocks)?;
     random::random::add_to_linker::<State, WasiRandom>(l, |state| state.wasi.random())?;
     random::insecure::add_to_linker::<State, WasiRandom>(l, |state| state.wasi.random())?;
     random::insecure_seed::add_to_linker::<State, WasiRandom>(l, |state| state.wasi.random())?;
@@ -207,6 +222,14 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     bindings::cofferdam::step::files::add_to_linker::<State, HasAdditions>(l, additions)?;
     bindings::cofferdam::step::secrets::add_to_linker::<State, HasAdditions>(l, additions)?;
     Ok(linker)
+}
+
+fn clocks(state: &mut State) -> ClocksView<'_> {
+    let time = state.time.clone();
+    ClocksView {
+        real: WasiClocksView::clocks(state),
+        time,
+    }
 }
 
 fn files(state: &mut State) -> FilesystemView<'_> {

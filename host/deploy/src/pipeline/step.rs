@@ -158,6 +158,7 @@ async fn execute(
     });
     spec.env = planned.grant.env.clone();
     spec.limits = planned.grant.limits.clone();
+    spec.reproducible = planned.reproducible;
     let stdin = package.map_or(Stdin::Closed, |package| feed(live, package));
     let mut step = host
         .activator

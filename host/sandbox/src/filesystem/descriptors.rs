@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::streams::{ReadStream, WriteStream, write_at};
-use super::{FilesystemView, MAX_LISTINGS, exceeded};
+use super::{FilesystemView, exceeded};
 
 impl preopens::Host for FilesystemView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
@@ -181,13 +181,7 @@ impl HostDescriptor for FilesystemView<'_> {
         &mut self,
         fd: Resource<Descriptor>,
     ) -> FsResult<Resource<DirectoryEntryStream>> {
-        // The runtime reads the whole directory into memory at once, so how many may be held is bounded.
-        if self.files.listings >= MAX_LISTINGS {
-            return Err(ErrorCode::InsufficientMemory.into());
-        }
-        let listing = self.inner().read_directory(fd).await?;
-        self.files.listings += 1;
-        Ok(listing)
+        self.list(&fd)
     }
 
     fn drop(&mut self, fd: Resource<Descriptor>) -> wasmtime::Result<()> {
@@ -242,7 +236,8 @@ impl HostDescriptor for FilesystemView<'_> {
     }
 
     async fn stat(&mut self, fd: Resource<Descriptor>) -> FsResult<DescriptorStat> {
-        self.inner().stat(fd).await
+        let stat = self.inner().stat(fd).await?;
+        Ok(self.files.shown(stat))
     }
 
     async fn stat_at(
@@ -251,7 +246,8 @@ impl HostDescriptor for FilesystemView<'_> {
         path_flags: PathFlags,
         path: String,
     ) -> FsResult<DescriptorStat> {
-        self.inner().stat_at(fd, path_flags, path).await
+        let stat = self.inner().stat_at(fd, path_flags, path).await?;
+        Ok(self.files.shown(stat))
     }
 
     async fn set_times_at(
@@ -292,7 +288,8 @@ impl HostDescriptor for FilesystemView<'_> {
     }
 
     async fn metadata_hash(&mut self, fd: Resource<Descriptor>) -> FsResult<MetadataHashValue> {
-        self.inner().metadata_hash(fd).await
+        let hash = self.inner().metadata_hash(fd).await?;
+        Ok(self.files.numbered(hash))
     }
 
     async fn metadata_hash_at(
@@ -301,7 +298,8 @@ impl HostDescriptor for FilesystemView<'_> {
         path_flags: PathFlags,
         path: String,
     ) -> FsResult<MetadataHashValue> {
-        self.inner().metadata_hash_at(fd, path_flags, path).await
+        let hash = self.inner().metadata_hash_at(fd, path_flags, path).await?;
+        Ok(self.files.numbered(hash))
     }
 }
 
@@ -310,11 +308,10 @@ impl HostDirectoryEntryStream for FilesystemView<'_> {
         &mut self,
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
-        self.inner().read_directory_entry(stream).await
+        self.next_entry(&stream)
     }
 
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
-        self.files.listings = self.files.listings.saturating_sub(1);
-        HostDirectoryEntryStream::drop(&mut self.inner(), stream)
+        self.forget_listing(&stream)
     }
 }

@@ -22,6 +22,7 @@ use crate::outcome::{Outcome, Receipt, Verdict};
 use crate::sandbox::Inner;
 use crate::spec::{self, Preopen, Stdin, StepSpec};
 use crate::state::{HOSTCALL_FUEL, Parts, State};
+use crate::virtuality::SeededRandom;
 
 /// Bytes of a trap's message: a backtrace of the frames the engine keeps, with long names.
 const TRAP_BYTES: usize = 16 << 10;
@@ -167,7 +168,12 @@ fn state(
     let parts = Parts {
         program: component.program(),
         env: &env,
-        files: Files::new(preopens, limits.handles, Arc::clone(quota)),
+        files: Files::new(
+            preopens,
+            limits.handles,
+            Arc::clone(quota),
+            spec.reproducible,
+        ),
         memory: MemoryLimiter::new(limits.memory_bytes, limits.table_elements),
         additions: Additions::for_step(
             spec.context.clone(),
@@ -175,6 +181,9 @@ fn state(
             limits,
             console.clone(),
         ),
+        reproducible: spec.reproducible.then(|| {
+            ["secure", "insecure"].map(|name| SeededRandom::new(spec, component.digest(), name))
+        }),
     };
     let stdout = console.stream(OutputStream::Stdout);
     let stderr = console.stream(OutputStream::Stderr);

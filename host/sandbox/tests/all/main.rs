@@ -5,6 +5,7 @@ mod admission;
 mod grants;
 mod harness;
 mod output;
+mod reproducible;
 mod services;
 mod verdicts;
 

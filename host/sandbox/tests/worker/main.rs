@@ -7,6 +7,8 @@ mod grants;
 mod harness;
 #[path = "../all/output.rs"]
 mod output;
+#[path = "../all/reproducible.rs"]
+mod reproducible;
 #[path = "../all/verdicts.rs"]
 mod verdicts;
 

@@ -1,0 +1,132 @@
+//! Directory listings.
+//!
+//! Read here rather than by the runtime, which asks the kernel for the type of every entry once more and bounds
+//! nothing: a listing is held in memory until its stream is dropped.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, FileType, statat};
+use wasmtime::component::Resource;
+use wasmtime_wasi::filesystem::Descriptor;
+use wasmtime_wasi::p2::FsResult;
+use wasmtime_wasi::p2::bindings::filesystem::types::{
+    DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode,
+};
+
+use super::FilesystemView;
+
+/// Directory listings held open at once: as deep as a program walks recursively.
+const MAX_LISTINGS: usize = 128;
+
+/// Entries of all listings held at once: twice as many files as a step creates by default, some 50 MiB.
+const MAX_ENTRIES: usize = 500_000;
+
+/// How many listings are held, and how many entries they had.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    held: usize,
+    entries: usize,
+}
+
+/// One listing. It lies in the store's table in the place of the runtime's own, under the same number.
+struct Listing {
+    entries: std::vec::IntoIter<DirectoryEntry>,
+    count: usize,
+}
+
+impl FilesystemView<'_> {
+    pub(super) fn list(
+        &mut self,
+        fd: &Resource<Descriptor>,
+    ) -> FsResult<Resource<DirectoryEntryStream>> {
+        let directory = match self.table.get(fd)? {
+            Descriptor::Dir(directory) => directory.dir.clone(),
+            Descriptor::File(_) => return Err(ErrorCode::NotDirectory.into()),
+        };
+        let listings = &self.files.listings;
+        if listings.held >= MAX_LISTINGS {
+            return Err(ErrorCode::InsufficientMemory.into());
+        }
+        let mut entries = read(&*directory, MAX_ENTRIES.saturating_sub(listings.entries))?;
+        if self.files.reproducible.is_some() {
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        let count = entries.len();
+        let listing = self.table.push(Listing {
+            entries: entries.into_iter(),
+            count,
+        })?;
+        let listings = &mut self.files.listings;
+        listings.held += 1;
+        listings.entries += count;
+        Ok(Resource::new_own(listing.rep()))
+    }
+
+    pub(super) fn next_entry(
+        &mut self,
+        stream: &Resource<DirectoryEntryStream>,
+    ) -> FsResult<Option<DirectoryEntry>> {
+        let listing = Resource::<Listing>::new_borrow(stream.rep());
+        Ok(self.table.get_mut(&listing)?.entries.next())
+    }
+
+    pub(super) fn forget_listing(
+        &mut self,
+        stream: &Resource<DirectoryEntryStream>,
+    ) -> wasmtime::Result<()> {
+        let listing = self
+            .table
+            .delete(Resource::<Listing>::new_own(stream.rep()))?;
+        let listings = &mut self.files.listings;
+        listings.held = listings.held.saturating_sub(1);
+        listings.entries = listings.entries.saturating_sub(listing.count);
+        Ok(())
+    }
+}
+
+fn read(directory: impl AsFd, most: usize) -> FsResult<Vec<DirectoryEntry>> {
+    let directory = directory.as_fd();
+    let mut entries = Vec::new();
+    for entry in rustix::fs::Dir::read_from(directory).map_err(std::io::Error::from)? {
+        let entry = entry.map_err(std::io::Error::from)?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        if entries.len() >= most {
+            return Err(ErrorCode::InsufficientMemory.into());
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => {
+                match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    // It went while it was listed.
+                    Err(rustix::io::Errno::NOENT) => continue,
+                    Err(error) => return Err(std::io::Error::from(error).into()),
+                }
+            }
+            kind => kind,
+        };
+        let Ok(name) = name.to_str() else {
+            return Err(ErrorCode::IllegalByteSequence.into());
+        };
+        entries.push(DirectoryEntry {
+            type_: descriptor_type(kind),
+            name: name.to_owned(),
+        });
+    }
+    Ok(entries)
+}
+
+fn descriptor_type(kind: FileType) -> DescriptorType {
+    match kind {
+        FileType::RegularFile => DescriptorType::RegularFile,
+        FileType::Directory => DescriptorType::Directory,
+        FileType::Symlink => DescriptorType::SymbolicLink,
+        FileType::BlockDevice => DescriptorType::BlockDevice,
+        FileType::CharacterDevice => DescriptorType::CharacterDevice,
+        FileType::Fifo => DescriptorType::Fifo,
+        FileType::Socket => DescriptorType::Socket,
+        FileType::Unknown => DescriptorType::Unknown,
+    }
+}
