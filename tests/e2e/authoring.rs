@@ -242,3 +242,26 @@ fn a_compiled_plugin_of_any_phase_is_run_over_fixtures_as_a_server_would() {
     let (code, told) = plugin_test(place.path(), &["nothing.wasm"]);
     assert_eq!(code, 2, "{told}");
 }
+
+#[test]
+fn a_plugin_that_looks_at_the_clock_and_at_chance_comes_out_as_recorded() {
+    let place = tempfile::tempdir().unwrap();
+    let fixtures = place.path().join("tests/fixtures");
+    let wasm = cofferdam_test_guests::program("observe");
+    std::fs::write(place.path().join("observe.wasm"), wasm).unwrap();
+    fixture(
+        &fixtures,
+        "same",
+        &[("release/given/b", "b"), ("release/given/a", "a")],
+    );
+    let (code, told) = plugin_test(place.path(), &["observe.wasm", "--update"]);
+    assert_eq!(code, 0, "{told}");
+    let (code, told) = plugin_test(place.path(), &["observe.wasm"]);
+    assert_eq!(code, 0, "{told}");
+
+    let real = "reproducible = false\nconfig = { sleep_ms = 1, wait_ms = 2 }\n";
+    fixture(&fixtures, "same", &[("step.toml", real)]);
+    let (code, told) = plugin_test(place.path(), &["observe.wasm"]);
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("expected/seen.txt"), "{told}");
+}

@@ -38,7 +38,7 @@ Examples:
   cofferdam plugin test fill.wasm --fixtures tests/fixtures --fixture empty
 
 A fixture is a directory in tests/fixtures: release/ is the tree that the step finds, step.toml how it is run (phase, \
-config, env, secrets, limits; config.json and stdin may lie beside it), expected/ the tree that it leaves and \
+config, env, secrets, limits, reproducible; config.json and stdin may lie beside it), expected/ the tree that it leaves and \
 expected.events.jsonl what it says and how it ends. Times, progress and receipts are not compared.
 
 Exits with 1 when a fixture comes out differently than recorded.";

@@ -49,6 +49,7 @@ struct StepFile {
     #[serde(default)]
     secrets: BTreeMap<String, String>,
     limits: Option<request::Limits>,
+    reproducible: Option<bool>,
 }
 
 impl Fixture {
@@ -131,6 +132,8 @@ impl Fixture {
             phase,
             config: self.config.clone(),
         });
+        // What is recorded on one machine has to come out on another.
+        spec.reproducible = self.step.reproducible.unwrap_or(true);
         spec.env.clone_from(&self.step.env);
         for (name, value) in &self.step.secrets {
             spec.secrets.insert(name, value.as_bytes());
