@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::server::cofferdam;
+use crate::server::{Server, cofferdam};
 
 /// The crates.io packages that this workspace uses are all that a new plugin needs, so its builds share a target
 /// directory and its lock file starts as ours.
@@ -241,6 +241,23 @@ fn a_compiled_plugin_of_any_phase_is_run_over_fixtures_as_a_server_would() {
     );
     let (code, told) = plugin_test(place.path(), &["nothing.wasm"]);
     assert_eq!(code, 2, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_in_a_deployment_names_the_lines_too() {
+    let server = Server::start();
+    server
+        .admit("traced", cofferdam_test_guests::program("traced"))
+        .await;
+    let head = serde_json::json!({ "pipeline": { "install": [{ "plugin": "traced" }] } });
+    let package = crate::package::tar(&crate::package::site("trapped"));
+    let record = server.fail("trapped", &head, package).await;
+    assert_eq!(record["error"]["code"], "step_trapped", "{record:#}");
+    let message = record["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("at tests/guests/traced/src/main.rs:5:"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -174,4 +174,56 @@ mod tests {
         assert_eq!(lines.add_to(message, STEP_WORK), message);
         assert_eq!(Lines::of(b"nonsense").add_to(message, STEP_WORK), message);
     }
+
+    /// A backtrace with a frame every few bytes of a module's code.
+    fn frames(code: &Range<u64>) -> String {
+        (code.start..code.end)
+            .step_by(997)
+            .take(64)
+            .enumerate()
+            .map(|(number, at)| format!("    {number}: {at:#8x} - traced.wasm!f\n"))
+            .collect()
+    }
+
+    #[test]
+    fn sections_that_were_tampered_with_cost_lines_and_nothing_else() {
+        let wasm = cofferdam_test_guests::program("traced");
+        let lines = Lines::of(wasm);
+        let message = frames(&lines.0[0].code);
+        let whole = lines.add_to(&message, STEP_WORK);
+        assert!(
+            whole.lines().count() > message.lines().count() + 30,
+            "{whole}"
+        );
+
+        let sections: Vec<Range<usize>> = Parser::new(0)
+            .parse_all(wasm)
+            .filter_map(|payload| match payload {
+                Ok(Payload::CustomSection(section)) if section.name().starts_with(".debug_") => {
+                    Some(section.data_offset()..section.data_offset() + section.data().len())
+                }
+                _ => None,
+            })
+            .collect();
+        assert!(sections.len() > 3);
+        // Deterministic, and different bytes in each round.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % below as u64).unwrap_or(0)
+        };
+        for _ in 0..200 {
+            let mut wasm = wasm.to_vec();
+            for section in &sections {
+                for _ in 0..next(30) {
+                    let at = section.start + next(section.len());
+                    wasm[at] = u8::try_from(next(256)).unwrap_or(0);
+                }
+            }
+            let text = Lines::of(&wasm).add_to(&message, STEP_WORK);
+            assert!(text.len() < 2 * MAX_MESSAGE_BYTES);
+        }
+    }
 }
