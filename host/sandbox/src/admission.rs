@@ -6,6 +6,7 @@ mod cache;
 mod compiling;
 mod description;
 mod imports;
+mod wants;
 
 use std::fmt;
 use std::fs::File;
@@ -18,6 +19,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 pub(crate) use self::cache::Cache;
 pub use self::description::PluginDescription;
+pub use self::wants::wants;
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::sandbox::Inner;
@@ -46,6 +48,7 @@ struct Admitted {
     digest: String,
     kind: ComponentKind,
     imports: Vec<String>,
+    adapted: bool,
     description: Option<PluginDescription>,
     engine: Engine,
     /// The compiled component's file, when steps run in workers.
@@ -56,7 +59,7 @@ struct Admitted {
 }
 
 impl Component {
-    /// The BLAKE3 hash of the component's bytes, as `blake3:` and 64 hexadecimal digits.
+    /// The BLAKE3 hash of the bytes that were given, as `blake3:` and 64 hexadecimal digits.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.0.digest
@@ -73,6 +76,12 @@ impl Component {
     #[must_use]
     pub fn imports(&self) -> &[String] {
         &self.0.imports
+    }
+
+    /// Whether it was a core module for WASI preview 1, which admission made a component of.
+    #[must_use]
+    pub fn is_adapted(&self) -> bool {
+        self.0.adapted
     }
 
     /// What the component says about itself.
@@ -151,7 +160,7 @@ pub(crate) fn admit(sandbox: &Inner, wasm: &[u8]) -> Result<Component, Error> {
     }
     let given = wasm;
     let adapted;
-    let wasm = if Parser::is_core_wasm(given) {
+    let wasm = if is_core_module(given) {
         adapted = adapt::adapt(given)?;
         &adapted
     } else {
@@ -212,6 +221,7 @@ pub(crate) fn admit(sandbox: &Inner, wasm: &[u8]) -> Result<Component, Error> {
             ComponentKind::HttpHandler
         },
         imports,
+        adapted: is_core_module(given),
         description,
         engine: engine.clone(),
         artifact,
@@ -235,6 +245,7 @@ pub(crate) fn revive(
         digest: digest.to_owned(),
         kind: ComponentKind::Command,
         imports: Vec::new(),
+        adapted: false,
         description: Some(PluginDescription {
             name: program.to_owned(),
             ..PluginDescription::default()
@@ -246,6 +257,13 @@ pub(crate) fn revive(
         // The host says which lines a trap came from.
         lines: Lines::default(),
     })))
+}
+
+/// Whether the bytes are a core module rather than a component. [`Sandbox::admit`](crate::Sandbox::admit) makes a
+/// component of one that is a program for WASI preview 1.
+#[must_use]
+pub fn is_core_module(wasm: &[u8]) -> bool {
+    Parser::is_core_wasm(wasm)
 }
 
 /// What someone most likely meant to give.

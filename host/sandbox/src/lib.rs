@@ -79,7 +79,7 @@ mod step;
 mod virtuality;
 pub mod worker;
 
-pub use self::admission::{Component, ComponentKind, PluginDescription};
+pub use self::admission::{Component, ComponentKind, PluginDescription, is_core_module, wants};
 pub use self::error::Error;
 pub use self::event::{OutputStream, StepEvent};
 pub use self::http::{HttpService, ServiceBody, ServiceError};

@@ -63,11 +63,6 @@ pub(super) fn missing(import: &str) -> Option<String> {
             "it imports {import}, and this host has WASI 0.2; compile it for wasm32-wasip2"
         ));
     }
-    if name == "wasi_snapshot_preview1" || name == "wasi_unstable" {
-        return Some(format!(
-            "it imports {import} of WASI preview 1; compile it for wasm32-wasip2"
-        ));
-    }
     let nearest = KNOWN
         .iter()
         .map(|known| (distance(name, known), known))

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::harness::{Run, program, sandbox};
 use cofferdam_sandbox::{
-    ComponentKind, Error, Phase, Sandbox, SandboxOptions, ServiceSpec, Stdin, Verdict,
+    ComponentKind, Error, Phase, Sandbox, SandboxOptions, ServiceSpec, Stdin, Verdict, wants,
 };
 use tempfile::TempDir;
 
@@ -96,6 +96,15 @@ fn a_missing_import_is_named() {
         problems[0].contains("(it has cofferdam:step/report: a slip?)"),
         "{problems:?}"
     );
+}
+
+#[test]
+fn what_a_component_can_ask_for_is_told_in_words() {
+    let words = |name: &str| wants(program(name).imports());
+    assert!(words("files").contains(&"files"));
+    assert!(!words("files").contains(&"sockets (always denied)"));
+    assert!(words("sockets").contains(&"sockets (always denied)"));
+    assert!(!words("succeed").contains(&"http out"));
 }
 
 #[test]
@@ -249,6 +258,7 @@ async fn a_module_of_preview_1_is_adapted_and_its_exit_code_keeps_its_number() {
     let digest = format!("blake3:{}", blake3::hash(&module).to_hex());
     assert_eq!(component.digest(), digest);
     assert_eq!(component.kind(), ComponentKind::Command);
+    assert!(component.is_adapted() && !program("succeed").is_adapted());
     let mut started = Run::of("adapted").start_with(&component);
     started.until_line("from preview 1").await;
     assert!(started.release.path().join("made").is_file());
