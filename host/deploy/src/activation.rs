@@ -128,6 +128,15 @@ impl Activator {
                 let wasm = blocking(move || read_component(&root, &file))
                     .await?
                     .map_err(|error| not_ready(service, &error))?;
+                // Only what an operator admits is adapted: a release's files are anybody's.
+                if cofferdam_sandbox::is_core_module(&wasm) {
+                    return Err(Error::NotReady {
+                        message: format!(
+                            "{path}: it is a core WebAssembly module; a service is a component that exports \
+                             wasi:http/incoming-handler"
+                        ),
+                    });
+                }
                 let component = self.catalog.compile(wasm).await?;
                 let spec = service_grant(service, request)?;
                 let spec = ServiceSpec {

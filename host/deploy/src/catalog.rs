@@ -1,20 +1,33 @@
 //! The plugins that were admitted, and the components ready to run.
+//!
+//! A plugin is a record in the ledger and a file that its digest names. The file comes first and goes last: a
+//! record's file is there, and a file without a record is taken away at the next start.
 
-use std::collections::HashMap;
+mod view;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use cofferdam_ledger::{Change, Durability, Ledger, PluginRow};
 use cofferdam_sandbox::{self as sandbox, Component, ComponentKind, Phase, Sandbox};
 use semver::Version;
-use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 
 use crate::data_dir::write_whole;
 use crate::error::Error;
 use crate::name::{PluginName, PluginRef};
 use crate::record::Time;
+use crate::signature::TrustedKeys;
+
+pub use self::view::PluginView;
+use self::view::{Provenance, describe, view};
+
+/// Who admitted what comes with the host.
+const SHIPPED: &str = "shipped";
 
 /// Compilations at a time. Each uses every core it gets and some hundred MiB.
 const MAX_COMPILATIONS: usize = 1;
@@ -34,36 +47,19 @@ pub struct ShippedPlugin {
     pub wasm: &'static [u8],
 }
 
-/// An admitted plugin as a client sees it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PluginView {
-    /// Its name.
+/// A plugin that is to be admitted.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The name it is to have.
     pub name: PluginName,
-    /// Its version.
+    /// The version it is to have.
     pub version: Version,
-    /// The digest of its component, `blake3:<hex>`.
-    pub digest: String,
-    /// When it was admitted.
-    pub admitted_at: Time,
-    /// What it says it does.
-    #[serde(skip_serializing_if = "String::is_empty", default)]
-    pub description: String,
-    /// The phases it says it is for; empty means that it does not say.
-    pub phases: Vec<Phase>,
-    /// The interfaces it imports.
-    pub imports: Vec<String>,
-    /// The JSON Schema of its configuration, if it gives one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub config_schema: Option<serde_json::Value>,
-}
-
-/// The part of a plugin that the ledger stores as text.
-#[derive(Debug, Serialize, Deserialize)]
-struct PluginBody {
-    description: String,
-    phases: Vec<Phase>,
-    imports: Vec<String>,
-    config_schema: Option<serde_json::Value>,
+    /// The component, or a core module for WASI preview 1.
+    pub wasm: Bytes,
+    /// The text of its `.minisig` file.
+    pub signature: Option<String>,
+    /// Who asks for it: the id of a token.
+    pub by: String,
 }
 
 /// A plugin that a step was resolved to.
@@ -74,6 +70,8 @@ pub(crate) struct Resolved {
     pub(crate) digest: String,
     pub(crate) phases: Vec<Phase>,
     pub(crate) config_schema: Option<serde_json::Value>,
+    /// Keeps the component's file although the plugin may be removed meanwhile.
+    _lease: Arc<()>,
 }
 
 /// All admitted plugins.
@@ -82,28 +80,66 @@ pub(crate) struct Catalog {
     ledger: Ledger,
     sandbox: Sandbox,
     directory: PathBuf,
+    keys: Arc<TrustedKeys>,
+    /// The names and versions of what comes with this host.
+    shipped: Arc<BTreeSet<(String, String)>>,
     ready: Arc<Mutex<HashMap<String, Component>>>,
+    /// The components that deployments are going to run, by digest.
+    leases: Arc<Mutex<HashMap<String, Weak<()>>>>,
+    /// Held by whoever changes records and files together, shared by whoever takes a lease.
+    changing: Arc<RwLock<()>>,
     compiling: Arc<Semaphore>,
 }
 
 impl Catalog {
-    pub(crate) fn new(ledger: Ledger, sandbox: Sandbox, directory: PathBuf) -> Self {
+    pub(crate) fn new(
+        ledger: Ledger,
+        sandbox: Sandbox,
+        directory: PathBuf,
+        keys: TrustedKeys,
+        shipped: &[ShippedPlugin],
+    ) -> Self {
+        let shipped = shipped
+            .iter()
+            .map(|plugin| (plugin.name.to_owned(), plugin.version.to_owned()))
+            .collect();
         Self {
             ledger,
             sandbox,
             directory,
+            keys: Arc::new(keys),
+            shipped: Arc::new(shipped),
             ready: Arc::default(),
+            leases: Arc::default(),
+            changing: Arc::default(),
             compiling: Arc::new(Semaphore::new(MAX_COMPILATIONS)),
         }
     }
 
     /// Checks, compiles and records a plugin. Admitting the same bytes again changes nothing.
-    pub(crate) async fn admit(
+    pub(crate) async fn admit(&self, admission: Admission) -> Result<PluginView, Error> {
+        let checked = self
+            .keys
+            .check(&admission.wasm, admission.signature.as_deref());
+        let signed_by = checked.map_err(|message| Error::PluginUntrusted {
+            plugin: format!("{}@{}", admission.name, admission.version),
+            message,
+        })?;
+        self.admit_checked(admission, signed_by).await
+    }
+
+    async fn admit_checked(
         &self,
-        name: &PluginName,
-        version: &Version,
-        wasm: Bytes,
+        admission: Admission,
+        signed_by: Option<String>,
     ) -> Result<PluginView, Error> {
+        let Admission {
+            name,
+            version,
+            wasm,
+            by,
+            ..
+        } = admission;
         let component = self.compile(wasm.clone()).await?;
         if component.kind() != ComponentKind::Command {
             return Err(Error::PluginIncompatible {
@@ -120,6 +156,7 @@ impl Catalog {
             });
         }
         let digest = component.digest().to_owned();
+        let _change = self.changing.write().await;
         if let Some(row) = self
             .ledger
             .plugin(name.as_str(), &version.to_string())
@@ -129,12 +166,17 @@ impl Catalog {
         }
 
         let path = self.path(&digest)?;
+        let provenance = Provenance {
+            bytes: wasm.len() as u64,
+            admitted_by: by,
+            signed_by,
+        };
         let row = PluginRow {
             name: name.to_string(),
             version: version.to_string(),
-            digest: digest.clone(),
+            digest,
             created_at: Time::now().as_millis(),
-            body: describe(&component),
+            body: describe(&component, provenance),
         };
         // The file is durable before the ledger names it.
         blocking(move || {
@@ -145,24 +187,101 @@ impl Catalog {
             }
         })
         .await??;
-        match self
-            .ledger
+        self.ledger
             .commit(Durability::Power, vec![Change::InsertPlugin(row.clone())])
-            .await
-        {
-            Ok(_) => {}
-            Err(cofferdam_ledger::Error::Exists { .. }) => {
-                let Some(row) = self.ledger.plugin(&row.name, &row.version).await? else {
-                    return Err(Error::NotFound {
-                        what: format!("plugin {name}@{version}"),
-                    });
-                };
-                same_bytes(&row, &digest)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
+            .await?;
         self.keep(component);
         view(&row)
+    }
+
+    /// Forgets a plugin. A deployment that was accepted runs it all the same; later ones do not find it.
+    pub(crate) async fn remove(&self, name: &PluginName, version: &Version) -> Result<(), Error> {
+        let key = (name.to_string(), version.to_string());
+        if self.shipped.contains(&key) {
+            return Err(Error::Conflict {
+                message: format!(
+                    "{name}@{version} comes with the server and cannot be removed; a pipeline that names another \
+                     plugin does not run it"
+                ),
+            });
+        }
+        let _change = self.changing.write().await;
+        let (name, version) = key;
+        let Some(row) = self.ledger.plugin(&name, &version).await? else {
+            return Err(Error::NotFound {
+                what: format!("plugin {name}@{version}"),
+            });
+        };
+        // The record first: a crash in between leaves a file without one, which the next start takes away.
+        let removal = Change::RemovePlugin { name, version };
+        self.ledger.commit(Durability::Power, vec![removal]).await?;
+        if self.ledger.plugin_by_digest(&row.digest).await?.is_some() {
+            return Ok(());
+        }
+        self.ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&row.digest);
+        if self.is_leased(&row.digest) {
+            // A deployment is going to run it. The next start takes the file away.
+            return Ok(());
+        }
+        let path = self.path(&row.digest)?;
+        blocking(move || match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                // The plugin is removed; its file is taken away at the next start.
+                tracing::warn!(path = %path.display(), %error, "the component of a removed plugin stays behind");
+            }
+            _ => {}
+        })
+        .await
+    }
+
+    /// Takes away the files that no record names: of admissions that a crash cut off, and of removals.
+    pub(crate) async fn collect_orphans(&self) -> Result<(), Error> {
+        let rows = self.ledger.plugins(None).await?;
+        let known: HashSet<PathBuf> = rows
+            .iter()
+            .map(|row| self.path(&row.digest))
+            .collect::<Result<_, _>>()?;
+        let directory = self.directory.clone();
+        blocking(move || {
+            let failed = || format!("read {}", directory.display());
+            for entry in fs::read_dir(&directory).map_err(Error::io(failed()))? {
+                let entry = entry.map_err(Error::io(failed()))?;
+                let path = entry.path();
+                // Ours are components and what was to become one; anything else is not ours to take away.
+                let ours = path.extension().is_some_and(|ending| ending == "wasm" || ending == "tmp");
+                let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+                if !ours || !is_file || known.contains(&path) {
+                    continue;
+                }
+                tracing::info!(path = %path.display(), "a component that no plugin names is removed");
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::warn!(path = %path.display(), %error, "it could not be removed");
+                }
+            }
+            Ok(())
+        })
+        .await?
+    }
+
+    fn lease(&self, digest: &str) -> Arc<()> {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.retain(|_, lease| lease.strong_count() > 0);
+        if let Some(lease) = leases.get(digest).and_then(Weak::upgrade) {
+            return lease;
+        }
+        let lease = Arc::new(());
+        leases.insert(digest.to_owned(), Arc::downgrade(&lease));
+        lease
+    }
+
+    fn is_leased(&self, digest: &str) -> bool {
+        let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases
+            .get(digest)
+            .is_some_and(|lease| lease.strong_count() > 0)
     }
 
     /// Admits what comes with the host, unless it was before.
@@ -186,8 +305,15 @@ impl Catalog {
                     tracing::warn!(%name, %version, "the shipped plugin differs from the admitted one of the same version; the admitted one is used");
                 }
                 None => {
-                    self.admit(&name, &version, Bytes::from_static(plugin.wasm))
-                        .await?;
+                    // It is as trusted as the host that it is part of.
+                    let admission = Admission {
+                        name,
+                        version,
+                        wasm: Bytes::from_static(plugin.wasm),
+                        signature: None,
+                        by: SHIPPED.to_owned(),
+                    };
+                    self.admit_checked(admission, None).await?;
                 }
             }
         }
@@ -196,6 +322,7 @@ impl Catalog {
 
     /// Finds what a pipeline means by a plugin's name.
     pub(crate) async fn resolve(&self, reference: &PluginRef) -> Result<Resolved, Error> {
+        let _unchanged = self.changing.read().await;
         let found = match reference {
             PluginRef::Digest(digest) => self
                 .ledger
@@ -230,6 +357,7 @@ impl Catalog {
         let view = view(&row)?;
         Ok(Resolved {
             label,
+            _lease: self.lease(&row.digest),
             digest: row.digest,
             phases: view.phases,
             config_schema: view.config_schema,
@@ -341,7 +469,7 @@ impl Catalog {
 }
 
 fn read(path: &Path) -> Result<Bytes, Error> {
-    std::fs::read(path)
+    fs::read(path)
         .map(Bytes::from)
         .map_err(Error::io(format!("read {}", path.display())))
 }
@@ -364,36 +492,5 @@ fn same_bytes(row: &PluginRow, digest: &str) -> Result<(), Error> {
             "{}@{} is admitted with other bytes ({}, these are {digest}): give them a new version",
             row.name, row.version, row.digest
         ),
-    })
-}
-
-fn describe(component: &Component) -> String {
-    let said = component.description().cloned().unwrap_or_default();
-    let body = PluginBody {
-        description: said.description,
-        phases: said.phases,
-        imports: component.imports().to_vec(),
-        config_schema: said.config_schema,
-    };
-    serde_json::to_string(&body).expect("a body has only string keys and serialises")
-}
-
-fn view(row: &PluginRow) -> Result<PluginView, Error> {
-    let damaged = |source| Error::Damaged {
-        what: format!("plugin {}@{}", row.name, row.version),
-        source,
-    };
-    let body: PluginBody = serde_json::from_str(&row.body).map_err(damaged)?;
-    Ok(PluginView {
-        name: row.name.parse()?,
-        version: Version::parse(&row.version).map_err(|error| Error::PluginIncompatible {
-            message: error.to_string(),
-        })?,
-        digest: row.digest.clone(),
-        admitted_at: Time::from_millis(row.created_at),
-        description: body.description,
-        phases: body.phases,
-        imports: body.imports,
-        config_schema: body.config_schema,
     })
 }

@@ -65,6 +65,20 @@ pub enum Error {
         /// Why.
         message: String,
     },
+    /// The operator's policy does not admit this plugin.
+    #[error("{plugin} is not admitted: {message}")]
+    PluginUntrusted {
+        /// Its name and version.
+        plugin: String,
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The policy on signatures cannot be followed.
+    #[error("the policy on the signatures of plugins is not valid: {message}")]
+    SignaturePolicy {
+        /// Why.
+        message: String,
+    },
     /// A step asks for more than it may have.
     #[error("{step} asks for what it may not have: {}", denied.join("; "))]
     GrantDenied {
@@ -188,6 +202,7 @@ impl Error {
             Self::ConfigInvalid { .. } => "config_invalid",
             Self::PluginUnknown { .. } => "plugin_unknown",
             Self::PluginIncompatible { .. } => "plugin_incompatible",
+            Self::PluginUntrusted { .. } => "forbidden",
             Self::GrantDenied { .. } => "grant_denied",
             Self::DigestMismatch { .. } => "digest_mismatch",
             Self::UploadInterrupted { .. } => "upload_interrupted",
@@ -206,6 +221,7 @@ impl Error {
                 "interrupted"
             }
             Self::DataDirectory { .. }
+            | Self::SignaturePolicy { .. }
             | Self::Ledger(_)
             | Self::Blobs(_)
             | Self::Sandbox(_)
@@ -228,7 +244,7 @@ impl Error {
             | Self::DigestMismatch { .. }
             | Self::ReleaseInvalid { .. }
             | Self::NotReady { .. } => ErrorKind::Unprocessable,
-            Self::GrantDenied { .. } => ErrorKind::Forbidden,
+            Self::PluginUntrusted { .. } | Self::GrantDenied { .. } => ErrorKind::Forbidden,
             Self::UploadInterrupted { .. } => ErrorKind::Invalid,
             Self::Failed { record } => match record.error.as_ref().map(|error| error.code.as_str())
             {
@@ -248,6 +264,7 @@ impl Error {
             ) => ErrorKind::Unavailable,
             Self::StorageFull => ErrorKind::Storage,
             Self::DataDirectory { .. }
+            | Self::SignaturePolicy { .. }
             | Self::Ledger(_)
             | Self::Blobs(_)
             | Self::Sandbox(_)

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::activation::Activator;
-use crate::catalog::{Catalog, PluginView, ShippedPlugin, blocking};
+use crate::catalog::{Admission, Catalog, PluginView, ShippedPlugin, blocking};
 use crate::data_dir::{DataDir, make_dir};
 use crate::error::Error;
 use crate::events::{EventKind, EventLogs, Subscription};
@@ -32,6 +32,7 @@ use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::record::{Body, Package, Record, ReleaseRecord, Time};
 use crate::route::{Route, Routes};
+use crate::signature::{SignaturePolicy, TrustedKeys};
 use crate::status::Status;
 use crate::token::{self, Identity};
 
@@ -49,6 +50,8 @@ pub struct HostOptions {
     pub domain: String,
     /// Where steps run and components are compiled.
     pub isolation: Isolation,
+    /// Which signatures plugins must have to be admitted.
+    pub signatures: SignaturePolicy,
 }
 
 /// The host. Cloning is cheap; all clones are one host.
@@ -163,7 +166,9 @@ impl Host {
             shipped,
             domain,
             isolation,
+            signatures,
         } = options;
+        let keys = TrustedKeys::of(&signatures)?;
         let data = Arc::new(blocking(move || DataDir::open(&data)).await??);
         let ledger = Ledger::open(&data.ledger()).await?;
         let blobs = Store::open(&data.blobs(), StoreOptions::default()).await?;
@@ -175,7 +180,13 @@ impl Host {
         let sandbox = blocking(move || Sandbox::new(sandbox_options))
             .await?
             .map_err(Error::Sandbox)?;
-        let catalog = Catalog::new(ledger.clone(), sandbox.clone(), data.plugins());
+        let catalog = Catalog::new(
+            ledger.clone(),
+            sandbox.clone(),
+            data.plugins(),
+            keys,
+            &shipped,
+        );
 
         let inner = Arc::new(Inner {
             data,
@@ -196,6 +207,7 @@ impl Host {
         });
         token::ensure_admin(&inner.data, &inner.ledger).await?;
         crate::recovery::recover(&inner).await?;
+        inner.activator.catalog.collect_orphans().await?;
         inner.activator.catalog.admit_shipped(&shipped).await?;
         Ok(Self { inner })
     }
@@ -357,19 +369,19 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::PluginIncompatible`] with the reason; [`Error::Conflict`] when the version is admitted
-    /// with other bytes.
-    pub async fn admit(
-        &self,
-        name: &PluginName,
-        version: &Version,
-        wasm: Bytes,
-    ) -> Result<PluginView, Error> {
-        self.inner
-            .activator
-            .catalog
-            .admit(name, version, wasm)
-            .await
+    /// [`Error::PluginIncompatible`] with the reason; [`Error::PluginUntrusted`] when the operator's policy wants
+    /// another signature than it has; [`Error::Conflict`] when the version is admitted with other bytes.
+    pub async fn admit(&self, admission: Admission) -> Result<PluginView, Error> {
+        self.inner.activator.catalog.admit(admission).await
+    }
+
+    /// Removes an admitted plugin: later deployments do not find it. Those that were accepted run it all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Conflict`] for a plugin that comes with the host.
+    pub async fn remove_plugin(&self, name: &PluginName, version: &Version) -> Result<(), Error> {
+        self.inner.activator.catalog.remove(name, version).await
     }
 
     /// Every admitted plugin.

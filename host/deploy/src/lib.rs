@@ -21,6 +21,7 @@
 //! | `ending` | the last events of a log, for the pipeline and for recovery |
 //! | `recovery` | what a start does about what the last run left |
 //! | `catalog`, `token`, `data_dir` | admitted plugins, bearer tokens, the directory itself |
+//! | `signature` | which keys the operator trusts to sign plugins |
 //!
 //! # Example
 //!
@@ -28,7 +29,7 @@
 //! # async fn example(package: Vec<bytes::Bytes>) -> Result<(), cofferdam_deploy::Error> {
 //! use cofferdam_deploy::{Head, Host, HostOptions, Next};
 //!
-//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread };
+//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread, signatures: SignaturePolicy::default() };
 //! let host = Host::open(options).await?;
 //! let mut intake = host.begin(&"blog".parse()?, Head::default(), None).await?;
 //! let mut events = host.events(intake.id(), 0).await?;
@@ -62,10 +63,11 @@ mod queue;
 mod record;
 mod recovery;
 mod route;
+mod signature;
 mod status;
 mod token;
 
-pub use catalog::{PluginView, ShippedPlugin};
+pub use catalog::{Admission, PluginView, ShippedPlugin};
 pub use cofferdam_sandbox::worker::{Isolation, WorkerOptions};
 pub use cofferdam_sandbox::{HttpService, Phase, ServiceError};
 pub use error::{Error, ErrorKind};
@@ -80,5 +82,6 @@ pub use record::{
     StepStatus, Time,
 };
 pub use route::{Route, StaticRoot, Target};
+pub use signature::SignaturePolicy;
 pub use status::{STATUSES, Status};
 pub use token::{Identity, Scope};

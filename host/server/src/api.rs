@@ -276,11 +276,13 @@ impl Seen {
 
 /// Checks the token of a request against what its route demands, and binds the route's handler to what
 /// was found. What a token may not see does not exist for it; what it may see and not do is forbidden.
-async fn authorise(endpoint: &Endpoint, call: Call) -> Result<Answer, Problem> {
+async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Answer, Problem> {
     if let Access::Open(handler) = endpoint.access {
         return Ok(handler(call));
     }
     let identity = auth::identify(call.api.host(), &call.parts.headers).await?;
+    // For the handlers that record who asked.
+    call.parts.extensions.insert(identity.clone());
     match endpoint.access {
         Access::Open(handler) => Ok(handler(call)),
         Access::Token(handler) => Ok(handler(call, identity)),

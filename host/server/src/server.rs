@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cofferdam_deploy::{Host, HostOptions, Isolation, ShippedPlugin};
+use cofferdam_deploy::{Host, HostOptions, Isolation, ShippedPlugin, SignaturePolicy};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -44,6 +44,8 @@ pub struct ServerOptions {
     /// Where steps run. Default: on threads of this program, because only it knows whether it can be started again
     /// as a worker.
     pub isolation: Isolation,
+    /// Which signatures plugins must have to be admitted. Default: none.
+    pub signatures: SignaturePolicy,
     /// The largest package that is taken. Default: 16 GiB.
     pub max_package_bytes: u64,
     /// How long the sender of a body may keep the server waiting.
@@ -66,6 +68,7 @@ impl ServerOptions {
             ingress: INGRESS,
             domain: "localhost".to_owned(),
             isolation: Isolation::Thread,
+            signatures: SignaturePolicy::default(),
             max_package_bytes: MAX_PACKAGE_BYTES,
             body: BodyLimits::default(),
             header_timeout: connections.header_read,
@@ -102,6 +105,7 @@ impl Server {
             shipped: shipped(),
             domain: options.domain.clone(),
             isolation: options.isolation.clone(),
+            signatures: options.signatures.clone(),
         })
         .await?;
         host.set_ingress(ingress_addr);

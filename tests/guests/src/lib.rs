@@ -3,6 +3,8 @@
 //!
 //! They misbehave on purpose, each in one way. A program reads what it is to do from its step's config.
 
+pub mod signed;
+
 include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 
 /// The bytes of the program with this name.

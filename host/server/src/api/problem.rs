@@ -217,7 +217,7 @@ fn title(code: &str) -> Option<&'static str> {
         "interrupted" => "The server was stopped",
         "conflict" => "Another state of things stands in the way",
         "unauthorized" => "No valid token",
-        "forbidden" => "The token does not allow it",
+        "forbidden" => "This is not allowed",
         "not_found" => "Not found",
         "storage_full" => "The server's disk is full",
         "request_invalid" => "The request is not valid",

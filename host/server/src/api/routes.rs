@@ -157,6 +157,11 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         "/v1/plugins/{name}/{version}",
         Access::Admin(|call| Box::pin(plugins::admit(call))),
     ),
+    route(
+        Method::DELETE,
+        "/v1/plugins/{name}/{version}",
+        Access::Admin(|call| Box::pin(plugins::remove(call))),
+    ),
 ];
 
 #[cfg(test)]

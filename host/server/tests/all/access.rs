@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::harness::{shared, site};
 
 /// Every route that wants a token.
-const GUARDED: [(&str, &str); 12] = [
+const GUARDED: [(&str, &str); 13] = [
     ("POST", "/v1/projects/blog/deployments"),
     ("PUT", "/v1/projects/blog/deployments"),
     ("GET", "/v1/deployments"),
@@ -30,6 +30,7 @@ const GUARDED: [(&str, &str); 12] = [
     ("GET", "/v1/plugins"),
     ("GET", "/v1/plugins/unpack/1.0.0"),
     ("PUT", "/v1/plugins/unpack/1.0.0"),
+    ("DELETE", "/v1/plugins/unpack/1.0.0"),
 ];
 
 #[tokio::test]
@@ -108,9 +109,9 @@ async fn what_is_no_route_is_404_and_another_method_405() {
         ("POST", "/v1/deployments", &["GET", "HEAD"]),
         ("POST", "/healthz", &["GET", "HEAD"]),
         (
-            "DELETE",
+            "POST",
             "/v1/plugins/unpack/1.0.0",
-            &["GET", "HEAD", "PUT"],
+            &["DELETE", "GET", "HEAD", "PUT"],
         ),
     ] {
         let answer = server.request(method, path).send().await.unwrap();

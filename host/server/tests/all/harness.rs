@@ -25,7 +25,7 @@ pub(crate) struct TestServer {
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    _data: TempDir,
+    data: TempDir,
 }
 
 /// The server with default limits that tests share: opening one compiles plugins, which takes seconds.
@@ -102,8 +102,14 @@ impl TestServer {
             client,
             stop: Some(stop),
             thread: Some(thread),
-            _data: data,
+            data,
         }
+    }
+
+    /// The component's file of the plugin with this digest, which need not be there.
+    pub(crate) fn component(&self, digest: &Value) -> std::path::PathBuf {
+        let hex = digest.as_str().unwrap().trim_start_matches("blake3:");
+        self.data.path().join(format!("data/plugins/{hex}.wasm"))
     }
 
     /// A request with the admin token.

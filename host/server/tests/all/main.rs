@@ -8,4 +8,5 @@ mod forms;
 mod harness;
 mod hostile;
 mod listing;
+mod plugins;
 mod stopping;
