@@ -12,6 +12,7 @@
 //! | `watching` | events joined late, resumed, and left |
 //! | `crashing` | clients that go away, and a server that is killed |
 //! | `authoring` | a new plugin, its tests, its fixtures |
+//! | `plugins` | plugins from files, URLs and registries: shown, signed, removed, cleaned up after |
 //! | `tutorial` | docs/writing-plugins.md, done as it says |
 //! | `examples` | the examples, as their READMEs say |
 //! | `bounding` | a large package in little memory |
@@ -36,6 +37,8 @@ mod failing;
 mod isolating;
 #[path = "e2e/package.rs"]
 mod package;
+#[path = "e2e/plugins.rs"]
+mod plugins;
 #[path = "e2e/reproducing.rs"]
 mod reproducing;
 #[path = "e2e/server.rs"]

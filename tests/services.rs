@@ -3,12 +3,15 @@
 //!
 //! | module | what it proves |
 //! |---|---|
+//! | `registry` | a plugin pulled from Debian's docker-registry |
 //! | `languages` | the same plugin, compiled from four languages, makes the same release |
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 #[path = "services/languages.rs"]
 mod languages;
+#[path = "services/registry.rs"]
+mod registry;
 #[path = "e2e/server.rs"]
 #[allow(
     dead_code,

@@ -18,7 +18,7 @@ pub(crate) fn of(code: &str) -> Option<&'static str> {
             "admit it first: `cofferdam plugin add FILE NAME@VERSION`, or `--plugin NAME@VERSION=FILE` on up and deploy"
         }
         "plugin_incompatible" => {
-            "build it for wasm32-wasip2 against the interfaces that this server offers"
+            "build it for wasm32-wasip2 (or wasm32-wasip1) against the interfaces that this server offers"
         }
         "step_failed" => "the lines above are the plugin's own; `cofferdam log ID` has all of them",
         "step_trapped" => {
@@ -52,7 +52,7 @@ pub(crate) fn of(code: &str) -> Option<&'static str> {
         "unauthorized" => {
             "set COFFERDAM_TOKEN, or run this where the server's data directory is (--data DIR)"
         }
-        "forbidden" => "this token's scopes do not allow it: use another one",
+        "forbidden" => "use a token whose scopes allow it, or have the operator's policy allow it",
         "not_found" => {
             "check the name or id (`cofferdam list`); what a token may not see is not found either"
         }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
@@ -135,22 +135,28 @@ impl Api {
         self.json(answer).await
     }
 
-    /// `PUT path` with a body, answered in JSON or with nothing.
+    /// `PUT path` with a body and what describes it, answered in JSON or with nothing.
     pub(crate) async fn put(
         &self,
         path: &str,
-        media_type: &'static str,
+        headers: HeaderMap,
         body: Vec<u8>,
     ) -> Result<Value, Failure> {
         let request = self
             .request(Method::PUT, path)
-            .header(CONTENT_TYPE, media_type)
+            .headers(headers)
             .header(ACCEPT, "application/json")
             .body(body);
         // Compiling a large component takes the server longer than any other answer.
         let answer = request.send().await.map_err(|error| self.broken(&error))?;
         let answer = self.accept(answer).await?;
         self.json(answer).await
+    }
+
+    /// `DELETE path`, which answers with nothing.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
+        self.send(self.request(Method::DELETE, path)).await?;
+        Ok(())
     }
 
     /// The record of a deployment.
@@ -280,7 +286,8 @@ pub(crate) fn rows(answer: Value) -> Vec<Value> {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether a URL leads to this very machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else {
         return false;
     };

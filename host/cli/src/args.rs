@@ -10,7 +10,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::plugin::PluginFile;
 use crate::project::Project;
 
-pub(crate) use plugin::{PluginAddArgs, PluginCommand, PluginNewArgs, PluginTestArgs};
+pub(crate) use plugin::{
+    PluginAddArgs, PluginCommand, PluginNewArgs, PluginRemoveArgs, PluginShowArgs, PluginTestArgs,
+};
 
 /// Where `serve` keeps everything, and where clients look for its token.
 pub(crate) const DATA: &str = "./cofferdam-data";
@@ -67,7 +69,7 @@ pub(crate) enum Command {
     /// Check whether this machine can run packages safely, and say what is missing
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
-    /// Write and test plugins; admit them, list them
+    /// Write and test plugins; admit, list, show and remove them
     #[command(subcommand)]
     Plugin(PluginCommand),
 }

@@ -5,6 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use crate::api::Api;
@@ -12,9 +15,10 @@ use crate::api::follow::Follow;
 use crate::api::upload::{Answer, Sent};
 use crate::args::PackageArgs;
 use crate::exit::Failure;
+use crate::fetch::{self, Fetched};
 use crate::manifest::Manifest;
 use crate::package::{self, Source};
-use crate::plugin::PluginFile;
+use crate::plugin::{PluginFile, PluginName};
 use crate::project::Project;
 use crate::signal::Interrupt;
 use crate::ui::{Outcome, Ui};
@@ -27,6 +31,9 @@ const DETACH: Duration = Duration::from_secs(5);
 
 /// Between two questions after that.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The header that carries a plugin's signature.
+const COFFERDAM_SIGNATURE: HeaderName = HeaderName::from_static("cofferdam-signature");
 
 /// Everything that the command line and the manifest say about a deployment.
 #[derive(Debug)]
@@ -90,7 +97,7 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// As for [`admit`].
+    /// [`Failure::Usage`] for a file that cannot be read, or the server's answer.
     pub(crate) async fn admit(
         &self,
         api: &Api,
@@ -100,7 +107,7 @@ impl Job {
         let mut attend = Attend::new(ui, interrupt);
         for plugin in &self.plugins {
             let view = attend
-                .during(admit(api, &plugin.name, &plugin.path))
+                .during(admit_file(api, &plugin.name, &plugin.path))
                 .await??;
             let digest = view.get("digest").and_then(Value::as_str);
             attend.ui.note(&format!(
@@ -184,22 +191,33 @@ impl Job {
     }
 }
 
-/// Admits the component in the file at `path` as the plugin `name`.
+/// Admits what was fetched as the plugin `name`.
 ///
 /// # Errors
 ///
-/// [`Failure::Usage`] when the file cannot be read, or the server's answer.
+/// The server's answer.
 pub(crate) async fn admit(
     api: &Api,
-    name: &crate::plugin::PluginName,
-    path: &Path,
+    name: &PluginName,
+    fetched: Fetched,
 ) -> Result<Value, Failure> {
-    let wasm = tokio::fs::read(path).await.map_err(|error| {
-        let why = crate::exit::plain(&error);
-        Failure::Usage(format!("cannot read the plugin {}: {why}", path.display()))
-    })?;
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
+    if let Some(signature) = fetched.signature {
+        let value = HeaderValue::try_from(STANDARD.encode(signature));
+        let value = value.map_err(|error| Failure::Machine(error.into()))?;
+        headers.insert(COFFERDAM_SIGNATURE, value);
+    }
     let route = format!("/v1/plugins/{}/{}", name.name, name.version);
-    api.put(&route, "application/wasm", wasm).await
+    api.put(&route, headers, fetched.wasm).await
+}
+
+/// Admits the component in the file at `path`, with the signature that may lie beside it.
+async fn admit_file(api: &Api, name: &PluginName, path: &Path) -> Result<Value, Failure> {
+    let fetched = fetch::Source::File(path.to_owned())
+        .fetch(None, None)
+        .await?;
+    admit(api, name, fetched).await
 }
 
 /// Keeps the screen moving and the signals heard while something is waited for.

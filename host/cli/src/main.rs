@@ -12,6 +12,7 @@
 //! | [`manifest`] | `cofferdam.toml`, and the head it becomes |
 //! | [`pack`] | a directory as a deterministic tar stream |
 //! | [`package`] | a directory, an archive or standard input as one bounded stream |
+//! | [`fetch`] | a plugin's bytes, from a file, a URL or a registry |
 //! | [`api`] | the HTTP client: JSON, the streaming upload, event streams that survive their connection |
 //! | [`event`] | what the events say |
 //! | [`ui`] | what a person sees of them |
@@ -28,6 +29,7 @@ mod cmd;
 mod deployment;
 mod event;
 mod exit;
+mod fetch;
 mod manifest;
 mod pack;
 mod package;

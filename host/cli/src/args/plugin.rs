@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{AllArgs, ClientArgs};
 use crate::cmd::plugin::CrateName;
+use crate::fetch::{Digest, Source};
 use crate::plugin::PluginName;
 
 #[derive(Debug, Subcommand)]
@@ -17,13 +18,26 @@ pub(crate) enum PluginCommand {
     #[command(after_help = TEST_HELP)]
     Test(PluginTestArgs),
     /// Admit a component: it is checked and compiled once, and can be run from then on
-    #[command(
-        after_help = "Example:\n  cofferdam plugin add target/wasm32-wasip2/release/fill.wasm fill@0.1.0"
-    )]
+    #[command(after_help = ADD_HELP)]
     Add(PluginAddArgs),
     /// List admitted plugins
     List(AllArgs),
+    /// Show one plugin: what it is for, what it wants, who signed and admitted it
+    Show(PluginShowArgs),
+    /// Remove a plugin: later deployments do not find it, those under way run it all the same
+    Remove(PluginRemoveArgs),
 }
+
+const ADD_HELP: &str = "\
+Examples:
+  cofferdam plugin add target/wasm32-wasip2/release/fill.wasm fill@0.1.0
+  cofferdam plugin add http://example.org/fill.wasm fill@0.1.0 --digest sha256:9f86d081...
+  cofferdam plugin add oci://127.0.0.1:5000/plugins/fill:0.1.0 fill@0.1.0
+
+A component, or a module built for WASI preview 1. What it imports is told in words. From a URL it is taken by its \
+digest alone, and so it is from a registry that is not this machine: name that by @sha256:... in the reference. \
+COFFERDAM_REGISTRY_USER and COFFERDAM_REGISTRY_PASSWORD are for a registry that wants them. minisign's signature in \
+FILE.minisig goes along when it lies beside the file.";
 
 const NEW_HELP: &str = "\
 Example:
@@ -74,10 +88,40 @@ pub(crate) struct PluginTestArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PluginAddArgs {
-    /// The component's .wasm file
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// The component's .wasm file, or where to fetch it
+    #[arg(value_name = "FILE|http://URL|oci://REFERENCE")]
+    pub(crate) source: Source,
     /// What it is to be called
+    #[arg(value_name = "NAME@VERSION")]
+    pub(crate) name: PluginName,
+    /// Take these bytes and no others
+    #[arg(long, value_name = "blake3:HEX|sha256:HEX")]
+    pub(crate) digest: Option<Digest>,
+    /// minisign's signature of the bytes [default: FILE.minisig, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signature: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PluginShowArgs {
+    /// Its name, with its version unless there is one only, or its digest
+    #[arg(value_name = "NAME[@VERSION]|blake3:HEX")]
+    pub(crate) plugin: String,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PluginRemoveArgs {
+    /// Which one
     #[arg(value_name = "NAME@VERSION")]
     pub(crate) name: PluginName,
     #[command(flatten)]
@@ -95,6 +139,8 @@ impl PluginCommand {
             PluginCommand::Test(args) => args.json,
             PluginCommand::Add(args) => args.json,
             PluginCommand::List(args) => args.json,
+            PluginCommand::Show(args) => args.json,
+            PluginCommand::Remove(args) => args.json,
         }
     }
 }

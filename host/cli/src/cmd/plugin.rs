@@ -3,6 +3,9 @@
 mod add;
 mod list;
 mod new;
+mod page;
+mod remove;
+mod show;
 mod test;
 
 use crate::args::PluginCommand;
@@ -16,5 +19,7 @@ pub(crate) async fn run(command: &PluginCommand) -> Result<(), Failure> {
         PluginCommand::Test(arguments) => Box::pin(test::run(arguments)).await,
         PluginCommand::Add(arguments) => add::run(arguments).await,
         PluginCommand::List(arguments) => list::run(arguments).await,
+        PluginCommand::Show(arguments) => show::run(arguments).await,
+        PluginCommand::Remove(arguments) => remove::run(arguments).await,
     }
 }
