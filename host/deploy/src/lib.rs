@@ -27,7 +27,7 @@
 //!
 //! ```no_run
 //! # async fn example(package: Vec<bytes::Bytes>) -> Result<(), cofferdam_deploy::Error> {
-//! use cofferdam_deploy::{Head, Host, HostOptions, Next};
+//! use cofferdam_deploy::{Head, Host, HostOptions, Isolation, Next, SignaturePolicy};
 //!
 //! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread, signatures: SignaturePolicy::default() };
 //! let host = Host::open(options).await?;
