@@ -14,15 +14,36 @@ mod path;
 
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gimli::DwarfSections;
 use wasmparser::{Encoding, Parser, Payload};
 
 use self::dwarf::{Place, Work};
 
+/// The sections that lines are found with.
+const NEEDED: &[&str] = &[
+    ".debug_abbrev",
+    ".debug_addr",
+    ".debug_info",
+    ".debug_line",
+    ".debug_line_str",
+    ".debug_ranges",
+    ".debug_rnglists",
+    ".debug_str",
+    ".debug_str_offsets",
+];
+
 /// The most bytes of debug sections that are kept of one module: a large program with full debug information has
 /// more, one with line tables a tenth of it.
 const MAX_SECTION_BYTES: usize = 8 << 20;
+
+/// The most bytes of debug sections that a process keeps, whatever it has admitted: some sixty plugins with line
+/// tables. The traps of further ones name functions.
+const MAX_KEPT_BYTES: usize = 64 << 20;
+
+/// Bytes of debug sections that are kept.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
 
 /// The work that one step's trap is worth, in entries and bytes read: some hundred milliseconds at the worst.
 pub(crate) const STEP_WORK: u64 = 32_000_000;
@@ -42,6 +63,29 @@ struct Module {
     /// Where its code lies in the component.
     code: Range<u64>,
     sections: DwarfSections<Vec<u8>>,
+    _kept: Kept,
+}
+
+/// A share of the bytes that may be kept.
+#[derive(Debug)]
+struct Kept(usize);
+
+impl Kept {
+    /// Takes a share, if there is that much left.
+    fn take(bytes: usize) -> Option<Kept> {
+        KEPT.try_update(Ordering::Relaxed, Ordering::Relaxed, |kept| {
+            kept.checked_add(bytes)
+                .filter(|kept| *kept <= MAX_KEPT_BYTES)
+        })
+        .ok()
+        .map(|_| Kept(bytes))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(self.0, Ordering::Relaxed);
+    }
 }
 
 /// A module that is being read.
@@ -124,19 +168,27 @@ impl Lines {
 impl Reading<'_> {
     fn finish(self) -> Option<Module> {
         let code = self.code?;
-        let bytes: usize = self.sections.iter().map(|(_, data)| data.len()).sum();
+        let bytes = self
+            .sections
+            .iter()
+            .filter(|(name, _)| NEEDED.contains(name))
+            .map(|(_, data)| data.len())
+            .sum();
         let has = |name: &str| self.sections.iter().any(|(known, _)| *known == name);
         if !has(".debug_info") || !has(".debug_line") || bytes > MAX_SECTION_BYTES {
             return None;
         }
+        let kept = Kept::take(bytes)?;
         let load = |id: gimli::SectionId| {
-            let section = self.sections.iter().find(|(name, _)| *name == id.name());
+            let wanted = NEEDED.contains(&id.name()).then_some(id.name());
+            let section = self.sections.iter().find(|(name, _)| Some(*name) == wanted);
             Ok::<_, std::convert::Infallible>(section.map_or(Vec::new(), |(_, data)| data.to_vec()))
         };
         let Ok(sections) = DwarfSections::load(load);
         Some(Module {
             code: code.start as u64..code.end as u64,
             sections,
+            _kept: kept,
         })
     }
 }
@@ -173,6 +225,14 @@ mod tests {
         let lines = Lines::of(b"\0asm\x0d\0\x01\0");
         assert_eq!(lines.add_to(message, STEP_WORK), message);
         assert_eq!(Lines::of(b"nonsense").add_to(message, STEP_WORK), message);
+    }
+
+    #[test]
+    fn a_process_keeps_so_many_bytes_of_debug_sections_and_no_more() {
+        let most = Kept::take(MAX_KEPT_BYTES + 1);
+        assert!(most.is_none());
+        let some = Kept::take(1).map(|kept| kept.0);
+        assert_eq!(some, Some(1));
     }
 
     /// A backtrace with a frame every few bytes of a module's code.
