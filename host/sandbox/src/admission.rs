@@ -31,6 +31,9 @@ const RUN: &str = "wasi:cli/run";
 /// The export that makes a component a service.
 const HANDLER: &str = "wasi:http/incoming-handler";
 
+/// The most missing imports that are told: a component may have thousands.
+const MAX_PROBLEMS: usize = 20;
+
 /// What a component is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ComponentKind {
@@ -191,6 +194,7 @@ pub(crate) fn admit(sandbox: &Inner, wasm: &[u8]) -> Result<Component, Error> {
     let mut problems: Vec<String> = imports
         .iter()
         .filter_map(|import| imports::missing(import))
+        .take(MAX_PROBLEMS)
         .collect();
     if !is_command && !is_handler {
         problems.push(format!(

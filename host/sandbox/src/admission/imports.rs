@@ -43,6 +43,9 @@ const VERSIONS: &[(&str, &str)] = &[("wasi:", "0.2"), ("cofferdam:", "1")];
 /// How many changed characters still make a name a likely slip.
 const NEAR: usize = 4;
 
+/// Characters of a stranger's name that a message shows.
+const MAX_SHOWN: usize = 120;
+
 /// A sentence about an import that this host does not have; `None` when it does.
 pub(super) fn missing(import: &str) -> Option<String> {
     let (name, version) = import.split_once('@').unwrap_or((import, ""));
@@ -55,24 +58,44 @@ pub(super) fn missing(import: &str) -> Option<String> {
             (rest.is_empty() || rest.starts_with('.')) && !version.contains('-')
         });
         // Plain names without a version are matched by the linker itself.
-        return (!matches && !version.is_empty())
-            .then(|| format!("it imports {import}, and this host has {name} in version {served}"));
+        return (!matches && !version.is_empty()).then(|| {
+            let import = shown(import);
+            format!("it imports {import}, and this host has {name} in version {served}")
+        });
     }
     if name.starts_with("wasi:") && version.starts_with("0.3") {
         return Some(format!(
-            "it imports {import}, and this host has WASI 0.2; compile it for wasm32-wasip2"
+            "it imports {}, and this host has WASI 0.2; compile it for wasm32-wasip2",
+            shown(import)
         ));
     }
-    let nearest = KNOWN
-        .iter()
+    let shown = shown(import);
+    let nearest = nearest(name, KNOWN.iter().copied())
+        .map(|known| format!(" (it has {known}: a slip?)"))
+        .unwrap_or_default();
+    Some(format!(
+        "it imports {shown}, which this host does not have{nearest}"
+    ))
+}
+
+/// The one of the names that someone who wrote `name` most likely meant, if any is near.
+pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        // A stranger's name may be as long as he likes; comparing it takes its length times that of ours.
+        .filter(|known| known.len().abs_diff(name.len()) <= NEAR)
         .map(|known| (distance(name, known), known))
         .min()
         .filter(|(distance, _)| *distance <= NEAR)
-        .map(|(_, known)| format!(" (it has {known}: a slip?)"));
-    Some(format!(
-        "it imports {import}, which this host does not have{}",
-        nearest.unwrap_or_default()
-    ))
+        .map(|(_, known)| known)
+}
+
+/// A stranger's name as it may stand in a message: not too long, without control characters.
+pub(super) fn shown(name: &str) -> String {
+    let mut shown: String = name.escape_debug().take(MAX_SHOWN).collect();
+    if shown.len() < name.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// The number of characters to insert, remove or replace between two names.
@@ -121,6 +144,8 @@ mod tests {
                 "it imports cofferdam:step/report@2.0.0, and this host has cofferdam:step/report in version 1"
             )
         );
+        let long = missing(&format!("a:b/{}", "c".repeat(100_000))).unwrap_or_default();
+        assert!(long.len() < 300 && long.contains('…'), "{}", long.len());
         assert!(missing("wasi:cli/run@0.3.0").is_some_and(|message| message.contains("WASI 0.2")));
     }
 }

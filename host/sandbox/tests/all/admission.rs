@@ -281,3 +281,60 @@ fn a_module_that_wants_more_than_preview_1_is_refused_by_name() {
         .unwrap_err();
     assert!(error.to_string().contains("_start"), "{error}");
 }
+
+#[test]
+fn a_module_is_refused_with_each_import_that_preview_1_lacks_and_the_nearest_name() {
+    let refusal = |text: &str| {
+        let module = wat::parse_str(text).unwrap();
+        let refusal = sandbox().admit(&module).map(drop).unwrap_err();
+        let Error::CoreModule { problems } = refusal else {
+            panic!("{refusal}")
+        };
+        problems
+    };
+    let problems = refusal(
+        r#"(module
+            (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))
+            (import "wasi_snapshot_preview1" "fd_wirte" (func))
+            (import "wasi_unstable" "fd_write" (func))
+            (import "env" "a\1b[31m" (func))
+            (func (export "_start")))"#,
+    );
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    let said = problems.join("\n");
+    assert!(
+        said.contains("fd_wirte") && said.contains("(it has fd_write: a slip?)"),
+        "{said}"
+    );
+    assert!(said.contains("it imports wasi_unstable.fd_write"), "{said}");
+    assert!(
+        said.contains("it imports env.a") && !said.contains('\u{1b}'),
+        "{said}"
+    );
+
+    let many: String = (0..500)
+        .map(|at| format!("(import \"env\" \"{at}{}\" (func))", "x".repeat(1000)))
+        .collect();
+    let problems = refusal(&format!("(module {many} (func (export \"_start\")))"));
+    assert!(
+        problems.len() < 12 && problems.join("").len() < 4000,
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn a_module_that_describes_interfaces_is_not_adapted() {
+    let mut module =
+        wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#)
+            .unwrap();
+    assert!(sandbox().admit(&module).is_ok());
+    let name = b"component-type:x";
+    module.extend_from_slice(&[0, 18, 16]);
+    module.extend_from_slice(name);
+    module.push(0);
+    let refusal = sandbox().admit(&module).map(drop).unwrap_err();
+    assert!(
+        refusal.to_string().contains("wasm-tools component new"),
+        "{refusal}"
+    );
+}
