@@ -227,12 +227,16 @@ impl Catalog {
             return Ok(());
         }
         let path = self.path(&row.digest)?;
-        blocking(move || match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                // The plugin is removed; its file is taken away at the next start.
-                tracing::warn!(path = %path.display(), %error, "the component of a removed plugin stays behind");
+        let sandbox = self.sandbox.clone();
+        blocking(move || {
+            sandbox.forget(&row.digest);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    // The plugin is removed; its file is taken away at the next start.
+                    tracing::warn!(path = %path.display(), %error, "the component of a removed plugin stays behind");
+                }
+                _ => {}
             }
-            _ => {}
         })
         .await
     }
@@ -245,6 +249,7 @@ impl Catalog {
             .map(|row| self.path(&row.digest))
             .collect::<Result<_, _>>()?;
         let directory = self.directory.clone();
+        let sandbox = self.sandbox.clone();
         blocking(move || {
             let failed = || format!("read {}", directory.display());
             for entry in fs::read_dir(&directory).map_err(Error::io(failed()))? {
@@ -257,6 +262,9 @@ impl Catalog {
                     continue;
                 }
                 tracing::info!(path = %path.display(), "a component that no plugin names is removed");
+                if let Some(hex) = path.file_stem().and_then(|stem| stem.to_str()) {
+                    sandbox.forget(&format!("blake3:{hex}"));
+                }
                 if let Err(error) = fs::remove_file(&path) {
                     tracing::warn!(path = %path.display(), %error, "it could not be removed");
                 }

@@ -121,6 +121,17 @@ impl Sandbox {
         admission::admit(&self.0, wasm)
     }
 
+    /// Removes what is kept on disk of a compiled component, by the digest of its bytes (`blake3:` and 64 hexadecimal
+    /// digits). One that was admitted stays ready for as long as it is held.
+    pub fn forget(&self, digest: &str) {
+        let digest = digest
+            .strip_prefix("blake3:")
+            .and_then(|hex| blake3::Hash::from_hex(hex).ok());
+        if let (Some(cache), Some(digest)) = (&self.0.cache, digest) {
+            cache.forget(&digest);
+        }
+    }
+
     /// Starts a step, on a thread or in a process of its own as the options say. It runs until it ends, exceeds a limit, is cancelled, or its handle is
     /// dropped.
     ///

@@ -113,6 +113,21 @@ impl Cache {
         }
     }
 
+    /// Removes what is kept of the component with this digest. Who has it mapped keeps it. Failing to only costs
+    /// room.
+    pub(crate) fn forget(&self, digest: &blake3::Hash) {
+        let (path, hash_path) = self.paths(digest);
+        // The hash first: an artifact without one is not used.
+        for path in [hash_path, path] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "a compiled component stays behind");
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn paths(&self, digest: &blake3::Hash) -> (PathBuf, PathBuf) {
         let key = blake3::Hasher::new()
             .update(digest.as_bytes())

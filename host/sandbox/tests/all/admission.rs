@@ -219,6 +219,25 @@ async fn a_compiled_component_is_found_again_and_a_damaged_one_is_not_used() {
 }
 
 #[test]
+fn a_forgotten_component_leaves_nothing_in_the_cache() {
+    let cache = TempDir::new().unwrap();
+    let sandbox = Sandbox::new(SandboxOptions::cached_in(cache.path())).unwrap();
+    let kept = sandbox
+        .admit(cofferdam_test_guests::program("fail"))
+        .unwrap();
+    let before = fs::read_dir(cache.path()).unwrap().count();
+    let forgotten = sandbox
+        .admit(cofferdam_test_guests::program("succeed"))
+        .unwrap();
+    assert!(fs::read_dir(cache.path()).unwrap().count() > before);
+    sandbox.forget(forgotten.digest());
+    sandbox.forget(forgotten.digest());
+    sandbox.forget("blake3:no digest");
+    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), before);
+    drop(kept);
+}
+
+#[test]
 fn a_cache_that_others_may_write_to_is_refused() {
     let directory = TempDir::new().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
