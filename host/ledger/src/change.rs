@@ -4,7 +4,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::{NewDeployment, PluginRow, ReleaseRow, TokenRow};
+use crate::{NewDeployment, PluginRow, ReleaseRow, SecretRow, TokenRow};
 
 /// What a commit must survive before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,15 @@ pub enum Change {
         name: String,
         /// Its version.
         version: String,
+    },
+    /// Records a secret, or replaces the one of the same project and name; that keeps its `created_at`.
+    PutSecret(SecretRow),
+    /// Forgets a secret.
+    RemoveSecret {
+        /// The project it belongs to.
+        project: String,
+        /// Its name.
+        name: String,
     },
     /// Records a token.
     InsertToken(TokenRow),

@@ -1,7 +1,7 @@
 //! The ledger: durable records and their change feed.
 //!
 //! What a host must not forget is here: deployments, releases, which release a project serves, admitted
-//! plugins and tokens. It knows nothing of what they mean. It keeps their rules, though: a batch of
+//! plugins, sealed secrets and tokens. It knows nothing of what they mean. It keeps their rules, though: a batch of
 //! changes happens entirely or not at all, a record changes only if it still is what the caller saw, a
 //! finished deployment is for ever, and a project serves only a release of its own.
 //!
@@ -72,7 +72,7 @@ pub use error::Error;
 pub use read::MAX_PAGE;
 pub use record::{
     ChangeRow, DeploymentFilter, DeploymentRow, Kind, NewDeployment, PluginRow, ProjectRow,
-    ReleaseRow, TokenRow,
+    ReleaseRow, SecretRow, TokenRow,
 };
 
 use writer::Message;

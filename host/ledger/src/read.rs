@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     ChangeRow, DeploymentFilter, DeploymentRow, Error, Kind, Ledger, PluginRow, ProjectRow,
-    ReleaseRow, TokenRow,
+    ReleaseRow, SecretRow, TokenRow,
 };
 
 /// How many rows one page of deployments or of the feed has at most: what a caller asks beyond it is
@@ -35,6 +35,15 @@ macro_rules! plugins {
     ($rest:literal) => {
         concat!(
             "SELECT name, version, digest, created_at, body FROM plugins ",
+            $rest
+        )
+    };
+}
+
+macro_rules! secrets {
+    ($rest:literal) => {
+        concat!(
+            "SELECT project, name, sealed, created_at, updated_at FROM secrets ",
             $rest
         )
     };
@@ -195,6 +204,36 @@ impl Ledger {
         rows.iter().map(plugin).collect()
     }
 
+    /// The project's secret of this name.
+    pub async fn secret(&self, project: &str, name: &str) -> Result<Option<SecretRow>, Error> {
+        let row = sqlx::query(secrets!("WHERE project = $1 AND name = $2"))
+            .bind(project)
+            .bind(name)
+            .fetch_optional(&self.shared.readers)
+            .await
+            .map_err(read_error)?;
+        row.as_ref().map(secret).transpose()
+    }
+
+    /// The project's secrets, by name.
+    pub async fn secrets(&self, project: &str) -> Result<Vec<SecretRow>, Error> {
+        let rows = sqlx::query(secrets!("WHERE project = $1 ORDER BY name"))
+            .bind(project)
+            .fetch_all(&self.shared.readers)
+            .await
+            .map_err(read_error)?;
+        rows.iter().map(secret).collect()
+    }
+
+    /// How many secrets there are, of all projects.
+    pub async fn secret_count(&self) -> Result<u64, Error> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM secrets")
+            .fetch_one(&self.shared.readers)
+            .await
+            .map_err(read_error)?;
+        number("the count of secrets", count)
+    }
+
     /// The token with this hash.
     pub async fn token(&self, hash: &str) -> Result<Option<TokenRow>, Error> {
         let row = sqlx::query(tokens!("WHERE hash = $1"))
@@ -302,6 +341,16 @@ fn plugin(row: &SqliteRow) -> Result<PluginRow, Error> {
         digest: row.try_get("digest")?,
         created_at: row.try_get("created_at")?,
         body: row.try_get("body")?,
+    })
+}
+
+fn secret(row: &SqliteRow) -> Result<SecretRow, Error> {
+    Ok(SecretRow {
+        project: row.try_get("project")?,
+        name: row.try_get("name")?,
+        sealed: row.try_get("sealed")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
     })
 }
 

@@ -115,6 +115,21 @@ pub struct PluginRow {
     pub body: String,
 }
 
+/// A secret, of which only the sealed value is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretRow {
+    /// The project it belongs to.
+    pub project: String,
+    /// Its name within the project.
+    pub name: String,
+    /// The value, encrypted by whoever wrote it.
+    pub sealed: Vec<u8>,
+    /// When it was first set, in milliseconds since the epoch.
+    pub created_at: i64,
+    /// When it was last set, in milliseconds since the epoch.
+    pub updated_at: i64,
+}
+
 /// A bearer token, of which only the hash is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRow {
@@ -138,7 +153,8 @@ pub struct ChangeRow {
     pub commit: u64,
     /// What kind of record.
     pub kind: Kind,
-    /// Which one: a deployment's, release's or token's id, a project's name, a plugin's `name@version`.
+    /// Which one: a deployment's, release's or token's id, a project's name, a plugin's `name@version`,
+    /// a secret's `project/name`.
     /// A record that is not there any more was removed.
     pub key: String,
 }
@@ -154,6 +170,8 @@ pub enum Kind {
     Project,
     /// A [`PluginRow`].
     Plugin,
+    /// A [`SecretRow`].
+    Secret,
     /// A [`TokenRow`].
     Token,
 }
@@ -166,6 +184,7 @@ impl Kind {
             Kind::Release => "release",
             Kind::Project => "project",
             Kind::Plugin => "plugin",
+            Kind::Secret => "secret",
             Kind::Token => "token",
         }
     }
@@ -186,6 +205,7 @@ impl FromStr for Kind {
             Kind::Release,
             Kind::Project,
             Kind::Plugin,
+            Kind::Secret,
             Kind::Token,
         ]
         .into_iter()

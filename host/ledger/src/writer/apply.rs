@@ -7,7 +7,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteQueryResult};
 use uuid::Uuid;
 
 use crate::{
-    Change, Error, Kind, NewDeployment, PluginRow, ReleaseRow, TokenRow,
+    Change, Error, Kind, NewDeployment, PluginRow, ReleaseRow, SecretRow, TokenRow,
     read::{id, number},
 };
 
@@ -60,6 +60,20 @@ pub(super) async fn apply(
                 .await?;
             one_row(&done, Kind::Plugin, &key)?;
             Ok(Some((Kind::Plugin, key)))
+        }
+        Change::PutSecret(row) => {
+            put_secret(transaction, row).await?;
+            Ok(Some((Kind::Secret, secret_key(&row.project, &row.name))))
+        }
+        Change::RemoveSecret { project, name } => {
+            let key = secret_key(project, name);
+            let done = sqlx::query("DELETE FROM secrets WHERE project = $1 AND name = $2")
+                .bind(project)
+                .bind(name)
+                .execute(transaction)
+                .await?;
+            one_row(&done, Kind::Secret, &key)?;
+            Ok(Some((Kind::Secret, key)))
         }
         Change::InsertToken(row) => {
             insert_token(transaction, row).await?;
@@ -260,6 +274,23 @@ async fn insert_plugin(transaction: &mut SqliteConnection, row: &PluginRow) -> R
     unless_it_exists(inserted, Kind::Plugin, &plugin_key(&row.name, &row.version))
 }
 
+async fn put_secret(transaction: &mut SqliteConnection, row: &SecretRow) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO secrets (project, name, sealed, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (project, name) \
+         DO UPDATE SET sealed = excluded.sealed, updated_at = excluded.updated_at",
+    )
+    .bind(&row.project)
+    .bind(&row.name)
+    .bind(&row.sealed)
+    .bind(row.created_at)
+    .bind(row.updated_at)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
 async fn insert_token(transaction: &mut SqliteConnection, row: &TokenRow) -> Result<(), Error> {
     let key = row.id.to_string();
     let inserted = sqlx::query(
@@ -278,6 +309,11 @@ async fn insert_token(transaction: &mut SqliteConnection, row: &TokenRow) -> Res
 /// How the feed names a plugin.
 fn plugin_key(name: &str, version: &str) -> String {
     format!("{name}@{version}")
+}
+
+/// How the feed names a secret.
+fn secret_key(project: &str, name: &str) -> String {
+    format!("{project}/{name}")
 }
 
 /// Refuses a record that is missing, or that is another project's.

@@ -7,7 +7,8 @@ mod reads;
 mod restart;
 
 use cofferdam_ledger::{
-    Change, Commit, Durability, Error, Ledger, NewDeployment, PluginRow, ReleaseRow, TokenRow,
+    Change, Commit, Durability, Error, Ledger, NewDeployment, PluginRow, ReleaseRow, SecretRow,
+    TokenRow,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -76,6 +77,16 @@ fn plugin(name: &str, version: &str, digest: &str) -> PluginRow {
         digest: digest.to_owned(),
         created_at: 17,
         body: "{}".to_owned(),
+    }
+}
+
+fn secret(project: &str, name: &str, sealed: &[u8]) -> SecretRow {
+    SecretRow {
+        project: project.to_owned(),
+        name: name.to_owned(),
+        sealed: sealed.to_vec(),
+        created_at: 23,
+        updated_at: 23,
     }
 }
 

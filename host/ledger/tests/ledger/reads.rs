@@ -202,3 +202,66 @@ async fn a_page_of_the_feed_never_cuts_a_commit() {
     assert_eq!(last.len(), long as usize);
     assert!(last.iter().map(|row| &row.key).is_sorted());
 }
+
+#[tokio::test]
+async fn a_secret_is_put_replaced_listed_and_removed() {
+    let (_dir, ledger) = fresh().await;
+    let first = secret("blog", "TOKEN", b"\x00sealed\xff");
+    let other = secret("blog", "A_KEY", b"1");
+    let foreign = secret("shop", "TOKEN", b"2");
+    commit(
+        &ledger,
+        [&first, &other, &foreign]
+            .map(|row| Change::PutSecret(row.clone()))
+            .to_vec(),
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        ledger.secrets("blog").await.unwrap(),
+        vec![other.clone(), first.clone()]
+    );
+    let newer = SecretRow {
+        sealed: b"sealed anew".to_vec(),
+        created_at: 29,
+        updated_at: 29,
+        ..first.clone()
+    };
+    commit(&ledger, vec![Change::PutSecret(newer.clone())])
+        .await
+        .unwrap();
+    let kept = SecretRow {
+        created_at: first.created_at,
+        ..newer
+    };
+    assert_eq!(ledger.secret("blog", "TOKEN").await.unwrap(), Some(kept));
+    assert_eq!(ledger.secret_count().await.unwrap(), 3);
+
+    let remove = Change::RemoveSecret {
+        project: "blog".to_owned(),
+        name: "TOKEN".to_owned(),
+    };
+    commit(&ledger, vec![remove.clone()]).await.unwrap();
+    assert_eq!(ledger.secret("blog", "TOKEN").await.unwrap(), None);
+    assert_eq!(ledger.secret("shop", "TOKEN").await.unwrap(), Some(foreign));
+    let again = commit(&ledger, vec![remove]).await.unwrap_err();
+    assert!(
+        matches!(
+            again,
+            Error::NotFound {
+                kind: Kind::Secret,
+                ..
+            }
+        ),
+        "{again}"
+    );
+    let feed = ledger.changes_since(1, 100).await.unwrap();
+    let keys: Vec<_> = feed
+        .iter()
+        .map(|row| (row.kind, row.key.as_str()))
+        .collect();
+    assert_eq!(
+        keys,
+        [(Kind::Secret, "blog/TOKEN"), (Kind::Secret, "blog/TOKEN")]
+    );
+}

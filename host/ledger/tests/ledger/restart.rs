@@ -59,7 +59,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
             error,
             Error::TooNew {
                 found: 9,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
