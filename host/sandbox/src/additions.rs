@@ -2,11 +2,12 @@
 
 mod executable;
 
+use std::collections::BTreeSet;
+
 use wasmtime::component::HasData;
 
 use self::bindings::cofferdam::step;
 use crate::console::Console;
-use crate::event::StepEvent;
 use crate::filesystem::Files;
 use crate::limits::Limits;
 use crate::spec::{Phase, Secrets, StepContext};
@@ -44,6 +45,8 @@ pub(crate) struct Additions {
     context: StepContext,
     console: Option<Console>,
     secrets: Secrets,
+    /// The secrets that were handed out.
+    secrets_read: BTreeSet<String>,
     outputs: OutputBudget,
     line_bytes: usize,
 }
@@ -59,6 +62,7 @@ impl Additions {
             context,
             console: Some(console),
             secrets,
+            secrets_read: BTreeSet::new(),
             outputs: OutputBudget::new(limits),
             line_bytes: usize::try_from(limits.line_bytes).unwrap_or(usize::MAX),
         }
@@ -76,6 +80,7 @@ impl Additions {
             },
             console: None,
             secrets: Secrets::default(),
+            secrets_read: BTreeSet::new(),
             outputs: OutputBudget { count: 0, bytes: 0 },
             line_bytes: 0,
         }
@@ -83,6 +88,11 @@ impl Additions {
 
     pub(crate) fn outputs(&mut self) -> &mut OutputBudget {
         &mut self.outputs
+    }
+
+    /// The names of the secrets that the guest asked for and got.
+    pub(crate) fn secrets_read(&self) -> Vec<String> {
+        self.secrets_read.iter().cloned().collect()
     }
 }
 
@@ -173,19 +183,17 @@ impl step::report::Host for AdditionsView<'_> {
         label: String,
     ) -> wasmtime::Result<()> {
         if let Some(console) = &self.additions.console {
-            let label = shortened(label, LABEL_BYTES);
-            console
-                .progress(StepEvent::Progress { done, total, label })
-                .await;
+            // What is cut off could be what a secret is known by.
+            let label = shortened(console.redacted(label), LABEL_BYTES);
+            console.progress(done, total, label).await;
         }
         Ok(())
     }
 
     async fn warning(&mut self, text: String) -> wasmtime::Result<()> {
         if let Some(console) = &self.additions.console {
-            console
-                .warn(shortened(text, self.additions.line_bytes))
-                .await;
+            let text = shortened(console.redacted(text), self.additions.line_bytes);
+            console.warn(text).await;
         }
         Ok(())
     }
@@ -200,7 +208,7 @@ impl step::report::Host for AdditionsView<'_> {
         };
         Ok(match self.additions.outputs.take(&name, &value) {
             Ok(value) => {
-                console.say(StepEvent::Output { name, value }).await;
+                console.output(name, value).await;
                 Ok(())
             }
             Err(message) => Err(message),
@@ -227,12 +235,17 @@ impl step::secrets::Host for AdditionsView<'_> {
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Vec<u8>, step::secrets::SecretError>> {
-        Ok(self
-            .additions
-            .secrets
-            .get(&name)
-            .map(<[u8]>::to_vec)
-            .ok_or(step::secrets::SecretError::NotGranted))
+        let Additions {
+            secrets,
+            secrets_read,
+            ..
+        } = self.additions;
+        let Some(value) = secrets.get(&name) else {
+            return Ok(Err(step::secrets::SecretError::NotGranted));
+        };
+        let value = value.to_vec();
+        secrets_read.insert(name);
+        Ok(Ok(value))
     }
 }
 

@@ -1,4 +1,5 @@
-//! A step's voice: its printed lines, progress, warnings and outputs, in the order in which it said them.
+//! A step's voice: its printed lines, progress, warnings and outputs, in the order in which it said them, and without
+//! its secrets.
 //!
 //! Printing happens on the guest's own thread: bytes are cut into lines, and lines go into the event channel: at
 //! once when the guest says little, in batches when it says much, and always when it pauses. When the channel is
@@ -9,6 +10,7 @@
 mod flood;
 pub(crate) mod lines;
 mod progress;
+mod voice;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,10 +28,11 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream as WasiOutputStream, Pollable, StreamError, StreamResult};
 
 use self::flood::Flood;
-use self::lines::LineBuffer;
 use self::progress::Progress;
+use self::voice::Voice;
 use crate::event::{OutputStream, StepEvent};
 use crate::limits::Limits;
+use crate::redact::Redactor;
 
 /// Events that wait for their reader before the guest is held back.
 pub(crate) const EVENT_CAPACITY: usize = 256;
@@ -60,6 +63,7 @@ pub(crate) struct Console(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     events: mpsc::Sender<StepEvent>,
+    redactor: Redactor,
     state: Mutex<State>,
     /// Told when a progress report has to wait.
     progress_waits: Notify,
@@ -67,8 +71,8 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    stdout: LineBuffer,
-    stderr: LineBuffer,
+    stdout: Voice,
+    stderr: Voice,
     flood: Flood,
     progress: Progress,
     backlog: VecDeque<StepEvent>,
@@ -78,12 +82,17 @@ struct State {
 }
 
 impl Console {
-    pub(crate) fn new(limits: &Limits, events: mpsc::Sender<StepEvent>) -> Self {
+    pub(crate) fn new(
+        limits: &Limits,
+        redactor: Redactor,
+        events: mpsc::Sender<StepEvent>,
+    ) -> Self {
+        let voice = || Voice::new(&redactor, limits.line_bytes);
         Self(Arc::new(Shared {
             events,
             state: Mutex::new(State {
-                stdout: LineBuffer::new(limits.line_bytes),
-                stderr: LineBuffer::new(limits.line_bytes),
+                stdout: voice(),
+                stderr: voice(),
                 flood: Flood::new(limits.output_bytes),
                 progress: Progress::default(),
                 backlog: VecDeque::new(),
@@ -91,8 +100,14 @@ impl Console {
                 bytes: 0,
                 lines: 0,
             }),
+            redactor,
             progress_waits: Notify::new(),
         }))
+    }
+
+    /// What may be said of a text.
+    pub(crate) fn redacted(&self, text: String) -> String {
+        self.0.redactor.text(text).into_owned()
     }
 
     pub(crate) fn stream(&self, stream: OutputStream) -> ConsoleStream {
@@ -102,14 +117,19 @@ impl Console {
         }
     }
 
-    /// Says something of unlimited importance: a typed output. Waits while the channel is full.
-    pub(crate) async fn say(&self, event: StepEvent) {
+    /// Says a typed output. Waits while the channel is full.
+    pub(crate) async fn output(&self, name: String, value: serde_json::Value) {
+        let event = StepEvent::Output {
+            name: self.redacted(name),
+            value: self.0.redactor.value(value),
+        };
         self.0.push(&mut self.0.lock(), event);
         self.drained().await;
     }
 
     /// Says a warning, which is limited like a line.
     pub(crate) async fn warn(&self, text: String) {
+        let text = self.redacted(text);
         {
             let mut state = self.0.lock();
             if let Some(event) = state.flood.admit(StepEvent::Warning { text }) {
@@ -120,7 +140,9 @@ impl Console {
     }
 
     /// Says how far the guest has come, now or when it is due.
-    pub(crate) async fn progress(&self, event: StepEvent) {
+    pub(crate) async fn progress(&self, done: u64, total: Option<u64>, label: String) {
+        let label = self.redacted(label);
+        let event = StepEvent::Progress { done, total, label };
         {
             let mut state = self.0.lock();
             match state.progress.report(event, Instant::now()) {
@@ -264,11 +286,11 @@ impl Shared {
             lines,
             ..
         } = state;
-        let buffer = match stream {
+        let voice = match stream {
             OutputStream::Stdout => stdout,
             OutputStream::Stderr => stderr,
         };
-        buffer.push(bytes, |line, truncated| {
+        voice.push(bytes, |line, truncated| {
             *lines += 1;
             backlog.extend(flood.admit(self::line(stream, line, truncated)));
         });
@@ -356,7 +378,10 @@ mod tests {
 
     fn console(capacity: usize) -> (Console, mpsc::Receiver<StepEvent>) {
         let (sender, receiver) = mpsc::channel(capacity);
-        (Console::new(&Limits::default(), sender), receiver)
+        (
+            Console::new(&Limits::default(), Redactor::default(), sender),
+            receiver,
+        )
     }
 
     fn texts(events: &mut mpsc::Receiver<StepEvent>) -> Vec<String> {
@@ -381,6 +406,26 @@ mod tests {
         err.write(Bytes::from_static(b"6\n")).unwrap();
         console.finish();
         assert_eq!(texts(&mut events), ["1", "2", "3", "4", "6", "5"]);
+    }
+
+    #[test]
+    fn a_secret_in_two_writes_is_one_mark_and_one_on_both_streams_is_two() {
+        let mut secrets = crate::Secrets::default();
+        secrets.insert("KEY", "0123456789abcdefghijklmnopqrstuv");
+        let (sender, mut events) = mpsc::channel(16);
+        let console = Console::new(&Limits::default(), Redactor::new(&secrets), sender);
+        let mut out = console.stream(OutputStream::Stdout);
+        let mut err = console.stream(OutputStream::Stderr);
+        out.write(Bytes::from_static(b"key 0123456789")).unwrap();
+        err.write(Bytes::from_static(b"0123456789abcde\n")).unwrap();
+        out.write(Bytes::from_static(b"abcdefghijklmnopqrstuv.\n"))
+            .unwrap();
+        err.write(Bytes::from_static(b"fghijklmnopqrstuv")).unwrap();
+        console.finish();
+        assert_eq!(
+            texts(&mut events),
+            ["[redacted]", "key [redacted].", "[redacted]"]
+        );
     }
 
     #[test]

@@ -45,6 +45,7 @@
 //! | `control` | who stops a guest, and the clocks that may |
 //! | `console` | lines, progress, floods and back-pressure |
 //! | `input` | standard input from a channel |
+//! | [`redact`] | keeping secrets out of what a step says |
 //! | `filesystem` | directories, quotas and the rules between preopens |
 //! | `additions` | the interfaces of `cofferdam:step` |
 //! | `lines` | source lines for backtraces |
@@ -72,6 +73,7 @@ pub mod limits;
 mod lines;
 mod memory;
 mod outcome;
+pub mod redact;
 mod sandbox;
 mod spec;
 mod state;
@@ -85,6 +87,7 @@ pub use self::event::{OutputStream, StepEvent};
 pub use self::http::{HttpService, ServiceBody, ServiceError};
 pub use self::limits::{Limits, ServiceLimits};
 pub use self::outcome::{Outcome, Receipt, Verdict};
+pub use self::redact::Redactor;
 pub use self::sandbox::{DEFAULT_MAX_COMPONENT_BYTES, Sandbox, SandboxOptions};
 pub use self::spec::{
     Access, InputError, Phase, Preopen, Secrets, ServiceSpec, Stdin, StepContext, StepSpec,

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
+use crate::redact::Redactor;
 use crate::spec::InputError;
 
 /// The end of a step.
@@ -68,6 +69,21 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// The verdict without the secrets that its message may hold.
+    pub(crate) fn redacted(self, redactor: &Redactor) -> Self {
+        match self {
+            Self::Trapped { message } => Self::Trapped {
+                message: redactor.text(message).into_owned(),
+            },
+            Self::DiskExceeded { message } => Self::DiskExceeded {
+                message: redactor.text(message).into_owned(),
+            },
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -112,6 +128,9 @@ pub struct Receipt {
     pub dropped_lines: u64,
     /// The bytes of those lines.
     pub dropped_bytes: u64,
+    /// The secrets that it read, by name. One that it was granted and did not ask for is not among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets_read: Vec<String>,
     /// What it was granted.
     pub granted: Limits,
 }

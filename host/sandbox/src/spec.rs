@@ -7,6 +7,7 @@ use std::fs::File;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::limits::{Limits, ServiceLimits};
@@ -91,32 +92,68 @@ impl StepSpec {
     }
 }
 
-/// Secrets by name. Their values appear in no debug output and in no serialised form.
+/// Secrets by name. Their values appear in no debug output and in no serialised form, and are wiped from memory when
+/// they are dropped.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secrets(BTreeMap<String, Vec<u8>>);
+pub struct Secrets(BTreeMap<String, Zeroizing<Vec<u8>>>);
 
 impl Secrets {
     /// Grants `value` under `name`.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) {
-        self.0.insert(name.into(), value.into());
+        self.0.insert(name.into(), Zeroizing::new(value.into()));
     }
 
-    /// Every name with its value, for a worker.
-    pub(crate) fn to_vec(&self) -> Vec<(String, Vec<u8>)> {
-        let values = self.0.iter();
-        values
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
+    /// Adds those of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// The bytes of all values together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.values().map(|value| value.len()).sum()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.get(name).map(Vec::as_slice)
+        self.0.get(name).map(|value| value.as_slice())
+    }
+
+    /// Every secret: its name and its value.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 }
 
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Secrets with their values, for the one place that needs them so: a job on its way to its worker.
+pub(crate) mod exposed {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Secrets;
+
+    pub(crate) fn serialize<S: Serializer>(
+        secrets: &Secrets,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(secrets.iter())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Secrets, D::Error> {
+        let values = Vec::<(String, Vec<u8>)>::deserialize(deserializer)?;
+        let mut secrets = Secrets::default();
+        for (name, value) in values {
+            secrets.insert(name, value);
+        }
+        Ok(secrets)
     }
 }
 

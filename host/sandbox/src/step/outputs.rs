@@ -10,7 +10,6 @@ use crate::additions::OutputBudget;
 use crate::console::Console;
 use crate::control::Control;
 use crate::error::Error;
-use crate::event::StepEvent;
 use crate::spec::Preopen;
 
 /// The directory that the file is looked for in.
@@ -95,7 +94,7 @@ pub(super) async fn read(
                 .map_err(|error| format!("it is not {{\"name\", \"value\"}}: {error}"))
                 .and_then(|line| budget.charge(&line.name, &line.value).map(|()| line));
             match parsed {
-                Ok(Line { name, value }) => console.say(StepEvent::Output { name, value }).await,
+                Ok(Line { name, value }) => console.output(name, value).await,
                 Err(message) => {
                     console
                         .warn(format!(

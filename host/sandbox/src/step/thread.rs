@@ -19,8 +19,9 @@ use crate::input::Input;
 use crate::limits::Limits;
 use crate::memory::MemoryLimiter;
 use crate::outcome::{Outcome, Receipt, Verdict};
+use crate::redact::Redactor;
 use crate::sandbox::Inner;
-use crate::spec::{self, Preopen, Stdin, StepSpec};
+use crate::spec::{self, InputError, Preopen, Stdin, StepSpec};
 use crate::state::{HOSTCALL_FUEL, Parts, State};
 use crate::virtuality::SeededRandom;
 
@@ -72,7 +73,8 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
 
     let limits = spec.limits.clone();
     let clock = Arc::new(Clock::start());
-    let console = Console::new(&limits, events);
+    let redactor = Redactor::new(&spec.secrets);
+    let console = Console::new(&limits, redactor.clone(), events);
     let input = Input::new(stdin, Arc::clone(&clock));
     let quota = Arc::new(Quota::new(limits.disk_bytes, limits.files));
     let outputs_file = outputs::File::find(&preopens)?;
@@ -111,7 +113,8 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
         &limits,
         store.data().memory.refused(),
         &quota,
-    )?;
+    )?
+    .redacted(&redactor);
 
     // The guest's code and all it held is gone before anyone hears how it ended.
     let mut state = store.into_data();
@@ -140,12 +143,15 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
         output_bytes: printed.bytes,
         dropped_lines: printed.dropped_lines,
         dropped_bytes: printed.dropped_bytes,
+        secrets_read: state.additions.secrets_read(),
         granted: limits,
     };
     let input_error = if verdict.is_success() {
         None
     } else {
-        input.error()
+        input.error().map(|error| InputError {
+            message: redactor.text(error.message).into_owned(),
+        })
     };
     Ok(Outcome {
         verdict,

@@ -71,7 +71,7 @@ pub(crate) fn start(
         landlock: pool.landlock(),
         program: component.program().to_owned(),
         digest: component.digest().to_owned(),
-        secrets: spec.secrets.to_vec(),
+        secrets: spec.secrets.clone(),
         preopens: preopens
             .iter()
             .map(|preopen| (preopen.guest_path.clone(), preopen.access))

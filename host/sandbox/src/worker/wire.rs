@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::{Landlock, LandlockStatus};
 use crate::event::{OutputStream, StepEvent};
 use crate::outcome::Outcome;
-use crate::spec::{Access, StepSpec};
+use crate::spec::{Access, Secrets, StepSpec, exposed};
 
 /// The longest frame: the longest line that a policy can grant, and a job whose config and environment are large.
 pub(super) const MAX_FRAME: usize = 16 << 20;
@@ -74,7 +74,8 @@ pub(super) struct StepJob {
     pub(super) digest: String,
     pub(super) spec: StepSpec,
     /// The values of the secrets, which a specification does not say.
-    pub(super) secrets: Vec<(String, Vec<u8>)>,
+    #[serde(with = "exposed")]
+    pub(super) secrets: Secrets,
     pub(super) preopens: Vec<(String, Access)>,
     pub(super) input: bool,
 }

@@ -6,6 +6,7 @@ mod grants;
 mod harness;
 mod output;
 mod reproducible;
+mod secrets;
 mod services;
 mod verdicts;
 

@@ -9,6 +9,8 @@ mod harness;
 mod output;
 #[path = "../all/reproducible.rs"]
 mod reproducible;
+#[path = "../all/secrets.rs"]
+mod secrets;
 #[path = "../all/verdicts.rs"]
 mod verdicts;
 

@@ -54,9 +54,7 @@ pub(super) fn run(
         preopens,
         input,
     } = job;
-    for (name, value) in secrets {
-        spec.secrets.insert(name, value);
-    }
+    spec.secrets = secrets;
     let mut descriptors = descriptors.into_iter();
     let mut next = || {
         descriptors
