@@ -1,6 +1,7 @@
 //! The command line.
 
 mod plugin;
+mod secret;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::project::Project;
 pub(crate) use plugin::{
     PluginAddArgs, PluginCommand, PluginNewArgs, PluginRemoveArgs, PluginShowArgs, PluginTestArgs,
 };
+pub(crate) use secret::{SecretCommand, SecretListArgs, SecretRemoveArgs, SecretSetArgs};
 
 /// Where `serve` keeps everything, and where clients look for its token.
 pub(crate) const DATA: &str = "./cofferdam-data";
@@ -72,6 +74,9 @@ pub(crate) enum Command {
     /// Write and test plugins; admit, list, show and remove them
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Set the secrets of a project, which its steps ask for by name
+    #[command(subcommand)]
+    Secret(SecretCommand),
 }
 
 const UP_HELP: &str = "\
@@ -313,6 +318,7 @@ impl Command {
             Command::List(args) => args.json,
             Command::Projects(args) => args.json,
             Command::Plugin(command) => command.json(),
+            Command::Secret(command) => command.json(),
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | [`api`] | the HTTP client: JSON, the streaming upload, event streams that survive their connection |
 //! | [`event`] | what the events say |
 //! | [`ui`] | what a person sees of them |
+//! | [`secret`] | a secret's value, from where it is read |
 //! | [`exit`], [`advice`] | how a command ends, and what to do about it |
 //! | [`signal`] | ctrl-c, the first and the second |
 //!
@@ -35,6 +36,7 @@ mod pack;
 mod package;
 mod plugin;
 mod project;
+mod secret;
 mod signal;
 mod ui;
 
@@ -93,6 +95,7 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::Projects(arguments) => cmd::list::projects(arguments).await,
         Command::Doctor(arguments) => cmd::doctor::run(arguments).await,
         Command::Plugin(command) => cmd::plugin::run(command).await,
+        Command::Secret(command) => cmd::secret::run(command).await,
     }
 }
 

@@ -44,6 +44,11 @@ impl DataDir {
         self.root.join("admin.token")
     }
 
+    /// The key under which secrets are sealed.
+    pub(crate) fn secrets_key(&self) -> PathBuf {
+        self.root.join("secrets.key")
+    }
+
     pub(crate) fn ledger(&self) -> PathBuf {
         self.root.join("ledger.db")
     }

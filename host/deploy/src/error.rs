@@ -87,6 +87,18 @@ pub enum Error {
         /// One sentence for each capability.
         denied: Vec<String>,
     },
+    /// The value cannot be a secret.
+    #[error("the secret is not valid: {message}")]
+    SecretInvalid {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The host cannot open or seal secrets.
+    #[error("no secret can be used: {message}")]
+    SecretsUnavailable {
+        /// Why, and what its operator does about it.
+        message: String,
+    },
     /// The package does not have the digest that the head promised.
     #[error("the package has the {algorithm} digest {actual}, the head says {expected}")]
     DigestMismatch {
@@ -204,6 +216,7 @@ impl Error {
             Self::PluginIncompatible { .. } => "plugin_incompatible",
             Self::PluginUntrusted { .. } => "forbidden",
             Self::GrantDenied { .. } => "grant_denied",
+            Self::SecretInvalid { .. } => "request_invalid",
             Self::DigestMismatch { .. } => "digest_mismatch",
             Self::UploadInterrupted { .. } => "upload_interrupted",
             Self::Failed { record } => record
@@ -211,7 +224,7 @@ impl Error {
                 .as_ref()
                 .map_or("conflict", |error| &error.code),
             Self::NotFound { .. } => "not_found",
-            Self::Conflict { .. } => "conflict",
+            Self::Conflict { .. } | Self::SecretsUnavailable { .. } => "conflict",
             Self::Stopping | Self::NotReady { .. } => "not_ready",
             Self::StorageFull => "storage_full",
             Self::ReleaseInvalid { .. } => "release_invalid",
@@ -237,7 +250,9 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::HeadInvalid { .. } | Self::Name(_) => ErrorKind::Invalid,
+            Self::HeadInvalid { .. } | Self::Name(_) | Self::SecretInvalid { .. } => {
+                ErrorKind::Invalid
+            }
             Self::ConfigInvalid { .. }
             | Self::PluginUnknown { .. }
             | Self::PluginIncompatible { .. }
@@ -255,7 +270,7 @@ impl Error {
                 _ => ErrorKind::Unprocessable,
             },
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. } | Self::SecretsUnavailable { .. } => ErrorKind::Conflict,
             Self::Stopping
             | Self::Sandbox(
                 sandbox::Error::Stuck { .. }

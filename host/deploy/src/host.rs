@@ -32,6 +32,7 @@ use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::record::{Body, Package, Record, ReleaseRecord, Time};
 use crate::route::{Route, Routes};
+use crate::secrets::SecretStore;
 use crate::signature::{SignaturePolicy, TrustedKeys};
 use crate::status::Status;
 use crate::token::{self, Identity};
@@ -66,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) blobs: Store,
     pub(crate) logs: EventLogs,
+    pub(crate) secrets: SecretStore,
     pub(crate) activator: Activator,
     pub(crate) routes: Routes,
     queue: Queue,
@@ -188,11 +190,14 @@ impl Host {
             &shipped,
         );
 
+        let secrets = SecretStore::new(ledger.clone(), data.secrets_key());
+
         let inner = Arc::new(Inner {
             data,
             ledger,
             blobs,
             logs,
+            secrets,
             activator: Activator {
                 catalog,
                 sandbox,
@@ -206,6 +211,7 @@ impl Host {
             stopping: AtomicBool::new(false),
         });
         token::ensure_admin(&inner.data, &inner.ledger).await?;
+        inner.secrets.check().await?;
         crate::recovery::recover(&inner).await?;
         inner.activator.catalog.collect_orphans().await?;
         inner.activator.catalog.admit_shipped(&shipped).await?;
@@ -402,6 +408,12 @@ impl Host {
         self.inner.activator.catalog.get(name, version).await
     }
 
+    /// The secrets of projects.
+    #[must_use]
+    pub fn secrets(&self) -> &SecretStore {
+        &self.inner.secrets
+    }
+
     /// What answers for a host name, given without a port. Lock-free: the ingress asks for every request.
     #[must_use]
     pub fn route(&self, host: &str) -> Option<Arc<Route>> {
@@ -421,6 +433,7 @@ impl Inner {
         }
         head.check(project)?;
         let plan = Plan::settle(&head, &self.activator.catalog).await?;
+        plan.check_secrets(&self.secrets, project).await?;
 
         let id = DeploymentId::new();
         let accepted = self.accept(id, project, head, media_type, &plan).await;

@@ -20,6 +20,7 @@
 //! | `status` | the state, derived in one function from what was recorded |
 //! | `ending` | the last events of a log, for the pipeline and for recovery |
 //! | `recovery` | what a start does about what the last run left |
+//! | `secrets` | values that steps are granted by name, sealed at rest |
 //! | `catalog`, `token`, `data_dir` | admitted plugins, bearer tokens, the directory itself |
 //! | `signature` | which keys the operator trusts to sign plugins |
 //!
@@ -63,6 +64,7 @@ mod queue;
 mod record;
 mod recovery;
 mod route;
+mod secrets;
 mod signature;
 mod status;
 mod token;
@@ -75,13 +77,16 @@ pub use events::{Next, StoredEvent, Subscription};
 pub use head::Head;
 pub use host::{Filter, Host, HostOptions, Latest, MAX_PAGE, PackageReader, ProjectView};
 pub use intake::Intake;
-pub use name::{DeploymentId, NameError, PluginName, PluginRef, ProjectName, ServiceName};
+pub use name::{
+    DeploymentId, NameError, PluginName, PluginRef, ProjectName, SecretName, ServiceName,
+};
 pub use plan::check_config;
 pub use record::{
     ErrorRecord, EventsRecord, Package, Record, ReleaseRecord, Service, ServiceKind, StepRecord,
     StepStatus, Time,
 };
 pub use route::{Route, StaticRoot, Target};
+pub use secrets::{MAX_SECRET_BYTES, MAX_SECRETS, SecretStore, SecretView, StoredSecret};
 pub use signature::SignaturePolicy;
 pub use status::{STATUSES, Status};
 pub use token::{Identity, Scope};

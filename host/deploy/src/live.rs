@@ -1,11 +1,13 @@
 //! A deployment that has not ended: what is known of it in memory, and the only way to record more.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use cofferdam_ledger::{Change, Durability, Ledger};
+use cofferdam_sandbox::{Redactor, Secrets};
 use tokio::sync::{Mutex, watch};
 
+use crate::catalog::blocking;
 use crate::error::Error;
 use crate::events::EventWriter;
 use crate::name::{DeploymentId, ProjectName};
@@ -44,6 +46,8 @@ pub(crate) struct Live {
     /// Lines that limits have dropped.
     pub(crate) dropped: AtomicU64,
     state: Mutex<State>,
+    /// The secrets that its steps were given so far, and what takes them out of all that is said after.
+    known: std::sync::Mutex<(Secrets, Redactor)>,
     pub(crate) package: watch::Sender<PackageState>,
     stop: watch::Sender<Option<Stop>>,
     failing: watch::Sender<bool>,
@@ -73,6 +77,7 @@ impl Live {
             received: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             state: Mutex::new(State { body, version: 1 }),
+            known: std::sync::Mutex::default(),
             package: watch::Sender::new(PackageState::Arriving),
             stop: watch::Sender::new(None),
             failing: watch::Sender::new(false),
@@ -107,6 +112,34 @@ impl Live {
             version: state.version + 1,
         };
         Ok(status)
+    }
+
+    /// Takes these secrets out of everything that is said from now on: by the step that holds them, and by the steps
+    /// after it, which may find them in the files it left.
+    pub(crate) async fn learn(&self, secrets: &Secrets) -> Result<(), Error> {
+        let (all, is_more) = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = known.0.clone();
+            all.extend(secrets.clone());
+            let is_more = all != known.0;
+            (all, is_more)
+        };
+        if is_more {
+            // A large secret has many forms: this may take a good part of a second.
+            let learned = blocking(move || {
+                let redactor = Redactor::new(&all);
+                (all, redactor)
+            })
+            .await?;
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = learned;
+        }
+        Ok(())
+    }
+
+    /// What takes out the secrets that are known by now.
+    pub(crate) fn redactor(&self) -> Redactor {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.1.clone()
     }
 
     /// Asks the deployment to stop. The first reason stands.

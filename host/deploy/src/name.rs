@@ -22,6 +22,9 @@ const MAX_PROJECT_NAME: usize = 63;
 /// The longest plugin name. Nothing depends on it but the width of a terminal.
 const MAX_PLUGIN_NAME: usize = 63;
 
+/// The longest name of a secret. Nothing depends on it but the width of a terminal.
+const MAX_SECRET_NAME: usize = 128;
+
 /// How much of a wrong name an error repeats.
 const MAX_QUOTED: usize = 80;
 
@@ -38,6 +41,16 @@ fn is_label(value: &str, longest: usize) -> bool {
         && bytes.first().is_some_and(edge)
         && bytes.last().is_some_and(edge)
         && bytes.iter().all(|byte| edge(byte) || *byte == b'-')
+}
+
+fn is_secret_name(value: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    value.len() <= MAX_SECRET_NAME
+        && value
+            .bytes()
+            .next()
+            .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && value.bytes().all(inner)
 }
 
 macro_rules! text_name {
@@ -112,6 +125,14 @@ text_name!(
     "the service name",
     "use 1 to 63 lower-case letters, digits and inner hyphens",
     |value| is_label(value, MAX_PROJECT_NAME)
+);
+
+text_name!(
+    /// The name of a secret within its project: `[A-Za-z_][A-Za-z0-9_-]{0,127}`.
+    SecretName,
+    "the secret name",
+    "use 1 to 128 letters, digits, underscores and hyphens, and do not begin with a digit or a hyphen",
+    is_secret_name
 );
 
 /// One run of a pipeline over one package: a `UUIDv7`, so ids sort by time.
@@ -294,6 +315,27 @@ mod tests {
             "npm@1.0.0/..",
         ] {
             assert!(bad.parse::<PluginRef>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_named_like_a_variable() {
+        for good in ["A", "_", "NPM_TOKEN", "deploy-key-2", &"x".repeat(128)] {
+            assert!(good.parse::<SecretName>().is_ok(), "{good}");
+        }
+        let long = "x".repeat(129);
+        for bad in [
+            "",
+            "1A",
+            "-a",
+            "a.b",
+            "a/b",
+            "..",
+            "a b",
+            "ä",
+            long.as_str(),
+        ] {
+            assert!(bad.parse::<SecretName>().is_err(), "{bad:?}");
         }
     }
 

@@ -282,7 +282,9 @@ fn events_at_the_end(live: &Live, still_to_come: u64) -> EventsRecord {
 }
 
 async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Result<(), Error> {
-    let Failure { error, permit } = failure;
+    let Failure { mut error, permit } = failure;
+    // A guest can put a secret into the name of a file that the release is refused for.
+    error.message = live.redactor().text(error.message).into_owned();
     live.mark_failing();
     // A package of which every byte has arrived gets its digests into the record all the same.
     let settling = matches!(*live.package.borrow(), PackageState::Settling);

@@ -1,14 +1,15 @@
 //! What a deployment will run, settled before a byte of its package is read.
 
-use cofferdam_sandbox::Phase;
+use cofferdam_sandbox::{Phase, Secrets};
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Resolved};
 use crate::error::Error;
 use crate::grant::{Grant, grant};
 use crate::head::{Head, Request, Step, Strategy};
-use crate::name::PluginRef;
+use crate::name::{PluginRef, ProjectName};
 use crate::record::StepRecord;
+use crate::secrets::{self, SecretStore};
 
 /// The extract step of a pipeline that names none.
 const DEFAULT_EXTRACT: &str = "unpack";
@@ -74,6 +75,21 @@ impl Plan {
             steps,
             strategy: head.strategy,
         })
+    }
+
+    /// Opens every secret that a step was granted, and forgets it again: one that is missing is said before a byte of
+    /// the package is read.
+    pub(crate) async fn check_secrets(
+        &self,
+        store: &SecretStore,
+        project: &ProjectName,
+    ) -> Result<(), Error> {
+        let mut all = Secrets::default();
+        for step in &self.steps {
+            all.extend(store.open(&step.name, project, &step.grant.secrets).await?);
+            secrets::check_size(&step.name, &all)?;
+        }
+        Ok(())
     }
 
     /// The steps as the record begins with them.

@@ -14,6 +14,7 @@ mod plugins;
 mod problem;
 mod projects;
 mod routes;
+mod secrets;
 
 use std::sync::Arc;
 

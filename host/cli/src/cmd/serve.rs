@@ -170,6 +170,9 @@ pub(crate) fn free_or(wanted: SocketAddr) -> SocketAddr {
 /// Sets the server's log up, on standard error.
 pub(crate) fn log(arguments: &ListenArgs, otherwise: &str) -> Result<(), Failure> {
     use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::filter::filter_fn;
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
     let filter = match (arguments.verbose, std::env::var("RUST_LOG")) {
         (_, Ok(directives)) if !directives.is_empty() => EnvFilter::try_new(&directives)
             .map_err(|error| Failure::Usage(format!("RUST_LOG cannot be understood: {error}")))?,
@@ -186,9 +189,11 @@ pub(crate) fn log(arguments: &ListenArgs, otherwise: &str) -> Result<(), Failure
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(colours.colours());
+    // However much is asked for, what guests say is not for the server's log.
+    let ours = filter_fn(|metadata| !cofferdam_sandbox::redact::tells_of_guests(metadata));
     let set = match arguments.log_format {
-        LogFormat::Text => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().try_init(),
+        LogFormat::Text => subscriber.finish().with(ours).try_init(),
+        LogFormat::Json => subscriber.json().finish().with(ours).try_init(),
     };
     set.map_err(|error| Failure::Machine(anyhow::anyhow!("the log cannot be set up: {error}")))
 }

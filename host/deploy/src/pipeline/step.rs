@@ -159,6 +159,12 @@ async fn execute(
     spec.env = planned.grant.env.clone();
     spec.limits = planned.grant.limits.clone();
     spec.reproducible = planned.reproducible;
+    spec.secrets = host
+        .secrets
+        .open(&planned.name, &live.project, &planned.grant.secrets)
+        .await?;
+    live.learn(&spec.secrets).await?;
+    let redactor = live.redactor();
     let stdin = package.map_or(Stdin::Closed, |package| feed(live, package));
     let mut step = host
         .activator
@@ -173,7 +179,7 @@ async fn execute(
     loop {
         tokio::select! {
             event = step.next_event() => match event {
-                Some(event) => tell(live, planned, event, heard).await?,
+                Some(event) => tell(live, planned, redactor.event(event), heard).await?,
                 None => break,
             },
             _ = &mut stopped, if !asked => {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::harness::{shared, site};
 
 /// Every route that wants a token.
-const GUARDED: [(&str, &str); 13] = [
+const GUARDED: [(&str, &str); 16] = [
     ("POST", "/v1/projects/blog/deployments"),
     ("PUT", "/v1/projects/blog/deployments"),
     ("GET", "/v1/deployments"),
@@ -27,6 +27,9 @@ const GUARDED: [(&str, &str); 13] = [
     ),
     ("GET", "/v1/projects"),
     ("GET", "/v1/projects/blog"),
+    ("GET", "/v1/projects/blog/secrets"),
+    ("PUT", "/v1/projects/blog/secrets/TOKEN"),
+    ("DELETE", "/v1/projects/blog/secrets/TOKEN"),
     ("GET", "/v1/plugins"),
     ("GET", "/v1/plugins/unpack/1.0.0"),
     ("PUT", "/v1/plugins/unpack/1.0.0"),

@@ -9,4 +9,5 @@ mod harness;
 mod hostile;
 mod listing;
 mod plugins;
+mod secrets;
 mod stopping;
