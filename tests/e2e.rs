@@ -9,6 +9,7 @@
 //! | `escaping` | archives and guests that try to leave |
 //! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
 //! | `reproducing` | the same release from two servers |
+//! | `secrets` | a secret that a step says in every way, and that is seen nowhere |
 //! | `watching` | events joined late, resumed, and left |
 //! | `crashing` | clients that go away, and a server that is killed |
 //! | `authoring` | a new plugin, its tests, its fixtures |
@@ -41,6 +42,8 @@ mod package;
 mod plugins;
 #[path = "e2e/reproducing.rs"]
 mod reproducing;
+#[path = "e2e/secrets.rs"]
+mod secrets;
 #[path = "e2e/server.rs"]
 mod server;
 #[path = "e2e/tutorial.rs"]

@@ -45,13 +45,28 @@ impl Server {
         server
     }
 
+    /// A server on a data directory of its own, with more arguments, that logs everything there is to log.
+    pub(crate) fn start_traced(arguments: &[&str]) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = temporary.path().join("data");
+        let mut command = cofferdam();
+        command.env("RUST_LOG", "trace");
+        let mut server = Self::run(command, &data, arguments);
+        server._temporary = Some(temporary);
+        server
+    }
+
     /// A server on a given data directory.
     pub(crate) fn start_on(data: &Path) -> Self {
         Self::start_on_with(data, &[])
     }
 
     fn start_on_with(data: &Path, arguments: &[&str]) -> Self {
-        let mut child = cofferdam()
+        Self::run(cofferdam(), data, arguments)
+    }
+
+    fn run(mut command: Command, data: &Path, arguments: &[&str]) -> Self {
+        let mut child = command
             .arg("serve")
             .arg("--data")
             .arg(data)
