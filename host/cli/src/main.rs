@@ -1,6 +1,7 @@
 //! The `cofferdam` command: run a server, deploy to one, look at what it did.
 //!
-//! The program talks to a server over HTTP alone, also to the one that `up` runs in this very process.
+//! The program talks to a server over HTTP alone, also to the one that `up` runs in this very process. `plugin test`
+//! needs none: it runs the sandbox itself.
 //!
 //! # Layout
 //!
