@@ -175,7 +175,7 @@ async fn printing(sandbox: &Sandbox) {
 
 /// Output in long lines.
 async fn pouring(sandbox: &Sandbox) {
-    let component = admit(sandbox, "flood");
+    let component = admit(sandbox, "pour");
     let mut rates = Vec::new();
     for _ in 0..ROUNDS {
         let mut spec = spec(json!({ "lines": LONG_LINES, "bytes": LONG_LINE }));
