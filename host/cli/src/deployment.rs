@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::api::follow::Follow;
 use crate::api::upload::{Answer, Sent};
 use crate::args::PackageArgs;
+use crate::cmd::plugin::words;
 use crate::exit::Failure;
 use crate::fetch::{self, Fetched};
 use crate::manifest::Manifest;
@@ -111,9 +112,10 @@ impl Job {
                 .await??;
             let digest = view.get("digest").and_then(Value::as_str);
             attend.ui.note(&format!(
-                "admitted   {} {}",
+                "admitted   {} {}\n           wants {}",
                 plugin.name,
-                digest.unwrap_or_default()
+                digest.unwrap_or_default(),
+                words(&view)
             ));
         }
         Ok(())

@@ -12,6 +12,7 @@ use crate::args::PluginCommand;
 use crate::exit::Failure;
 
 pub(crate) use new::CrateName;
+pub(crate) use page::words;
 
 pub(crate) async fn run(command: &PluginCommand) -> Result<(), Failure> {
     match command {

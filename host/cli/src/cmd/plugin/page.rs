@@ -68,7 +68,7 @@ pub(super) fn page(view: &Value) -> String {
 }
 
 /// What a plugin can ask for, in words.
-pub(super) fn words(view: &Value) -> String {
+pub(crate) fn words(view: &Value) -> String {
     let words = strings(view, "wants");
     if words.is_empty() {
         "nothing but to print".to_owned()
