@@ -162,6 +162,7 @@ async fn the_canary_is_seen_nowhere(arguments: &[&str]) {
         ("success", None, 26),
         ("panic", Some("step_trapped"), 24),
         ("failure", Some("step_failed"), 24),
+        ("release", Some("release_invalid"), 26),
     ] {
         // The answer is the stream of events.
         let answer = server
@@ -187,7 +188,14 @@ async fn the_canary_is_seen_nowhere(arguments: &[&str]) {
             record["steps"][1]["receipt"]["secrets_read"],
             json!(["CANARY"])
         );
-        if code.is_some() {
+        if code == Some("release_invalid") {
+            // The name of a file that it is refused for.
+            assert_eq!(
+                marks(&record["error"]["message"].to_string()),
+                1,
+                "{record:#}"
+            );
+        } else if code.is_some() {
             let lines = record["error"]["lines"].to_string();
             assert!(marks(&lines) > 5, "{lines}");
             failed.push(id.clone());

@@ -1,10 +1,11 @@
 //! Says a secret in every way in which a step can say anything. `end` is how it ends: by itself, in a panic that holds
-//! the secret, or in failure.
+//! the secret, in failure, or with a release that is refused for a link that has the secret in its name.
 use std::fs;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use cofferdam_sdk as sdk;
+use wasip2::filesystem::preopens::get_directories;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{Fields, OutgoingRequest, Scheme};
 
@@ -138,6 +139,14 @@ fn main() -> ExitCode {
     let told = tell(&secret);
     match cofferdam_test_programs::text("end", "success").as_str() {
         "panic" => panic!("cannot use {secret}: {}", base64(secret.as_bytes())),
+        "release" => {
+            let name = hex(secret.as_bytes());
+            let link = get_directories()
+                .iter()
+                .find(|(_, path)| path == "/release")
+                .map(|(release, _)| release.symlink_at("../../../elsewhere", &name));
+            println!("linked: {link:?}");
+        }
         "failure" => {
             eprint!("the last words are {secret}");
             return ExitCode::FAILURE;
