@@ -13,6 +13,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
 use crate::exit::Failure;
+use crate::project::Project;
 
 /// How long a connection may take to come up.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -157,6 +158,20 @@ impl Api {
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send(self.request(Method::DELETE, path)).await?;
         Ok(())
+    }
+
+    /// What a deployment with this head would get.
+    pub(crate) async fn check(&self, project: &Project, head: &Value) -> Result<Value, Failure> {
+        let request = self
+            .request(
+                Method::POST,
+                &format!("/v1/projects/{}/check", project.as_str()),
+            )
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json")
+            .body(head.to_string());
+        let answer = self.send(request).await?;
+        self.json(answer).await
     }
 
     /// The record of a deployment.

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod plugin;
+mod policy;
 mod secret;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,6 +15,7 @@ use crate::project::Project;
 pub(crate) use plugin::{
     PluginAddArgs, PluginCommand, PluginNewArgs, PluginRemoveArgs, PluginShowArgs, PluginTestArgs,
 };
+pub(crate) use policy::{PolicyCheckArgs, PolicyCommand};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretRemoveArgs, SecretSetArgs};
 
 /// Where `serve` keeps everything, and where clients look for its token.
@@ -77,6 +79,9 @@ pub(crate) enum Command {
     /// Set the secrets of a project, which its steps ask for by name
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Ask what a package would be granted
+    #[command(subcommand)]
+    Policy(PolicyCommand),
 }
 
 const UP_HELP: &str = "\
@@ -167,6 +172,9 @@ pub(crate) struct ListenArgs {
     /// Whether Landlock must confine the steps' processes, or may where the kernel has it
     #[arg(long, value_name = "WHETHER", value_enum, default_value_t = LandlockUse::Prefer)]
     pub(crate) landlock: LandlockUse,
+    /// The ceilings of everything that is granted [default: policy.toml in the data directory, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
     /// How the server's own log is written to standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -319,6 +327,7 @@ impl Command {
             Command::Projects(args) => args.json,
             Command::Plugin(command) => command.json(),
             Command::Secret(command) => command.json(),
+            Command::Policy(command) => command.json(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod list;
 pub(crate) mod plugin;
+pub(crate) mod policy;
 pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod show;

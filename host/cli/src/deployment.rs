@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cofferdam_deploy::{Head, NameError, Policy, ProjectName};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
@@ -121,6 +122,35 @@ impl Job {
         Ok(())
     }
 
+    /// Asks the server what the package would get. A refused request is no error here: [`judged`] makes it one.
+    ///
+    /// # Errors
+    ///
+    /// The server's answer, when the head could not be deployed at all.
+    pub(crate) async fn check(&self, api: &Api) -> Result<Value, Failure> {
+        api.check(&self.project, &self.head).await
+    }
+
+    /// Holds the package against a policy at hand, in the same form.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Refused`] when the head is not valid.
+    pub(crate) fn check_against(&self, policy: &Policy) -> Result<Value, Failure> {
+        let refused = |error: cofferdam_deploy::Error| Failure::Refused {
+            code: Some(error.code().to_owned()),
+            message: error.to_string(),
+        };
+        let head = Head::from_json(self.head.to_string().as_bytes()).map_err(refused)?;
+        let project: ProjectName = self
+            .project
+            .as_str()
+            .parse()
+            .map_err(|error: NameError| Failure::Usage(error.to_string()))?;
+        let check = policy.check(&project, &head).map_err(refused)?;
+        serde_json::to_value(check).map_err(|error| Failure::Machine(error.into()))
+    }
+
     /// Sends the package and leaves as soon as it is durable.
     ///
     /// # Errors
@@ -133,6 +163,7 @@ impl Job {
         interrupt: &Interrupt,
     ) -> Result<Value, Failure> {
         let mut attend = Attend::new(ui, interrupt);
+        judged(&attend.during(self.check(api)).await??)?;
         let package = attend
             .during(package::open(self.source, self.compress))
             .await??;
@@ -160,6 +191,7 @@ impl Job {
         interrupt: &Interrupt,
     ) -> Result<Outcome, Failure> {
         let mut attend = Attend::new(ui, interrupt);
+        judged(&attend.during(self.check(api)).await??)?;
         let sent = Arc::clone(&attend.sent);
         let package = attend
             .during(package::open(self.source, self.compress))
@@ -191,6 +223,51 @@ impl Job {
         let record = api.record(&id).await?;
         Ok(Outcome::of(&id, record))
     }
+}
+
+/// The failure behind what a check found, in the words in which the server refuses a deployment.
+///
+/// # Errors
+///
+/// [`Failure::Refused`] with everything that is refused, when anything is.
+pub(crate) fn judged(check: &Value) -> Result<(), Failure> {
+    let text = |value: &Value, key: &str| {
+        let text = value.get(key).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
+    let list = |value: &Value, key: &str| {
+        let list = value.get(key).and_then(Value::as_array);
+        list.cloned().unwrap_or_default()
+    };
+    let mut refusals = Vec::new();
+    for step in list(check, "steps") {
+        let refused: Vec<String> = list(&step, "findings")
+            .iter()
+            .filter(|finding| finding.get("granted").and_then(Value::as_bool) == Some(false))
+            .map(|finding| {
+                let part = |key| text(finding, key);
+                format!(
+                    "{} {}: {} ({})",
+                    part("capability"),
+                    part("asked"),
+                    part("reason"),
+                    part("rule")
+                )
+            })
+            .collect();
+        if !refused.is_empty() {
+            let step = text(&step, "step");
+            let refused = refused.join("; ");
+            refusals.push(format!("{step} asks for what it may not have: {refused}"));
+        }
+    }
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Refused {
+        code: Some("grant_denied".to_owned()),
+        message: refusals.join("\n"),
+    })
 }
 
 /// Admits what was fetched as the plugin `name`.

@@ -71,6 +71,8 @@ pub(crate) struct Receipt {
     pub(crate) files_created: Option<u64>,
     pub(crate) lines: Option<u64>,
     pub(crate) dropped_lines: Option<u64>,
+    /// What was granted and not used.
+    pub(crate) unused: Vec<String>,
 }
 
 /// Why a deployment failed: of an `error` event, or of a record.
@@ -152,6 +154,7 @@ impl Receipt {
     pub(crate) fn read(object: &Map<String, Value>) -> Receipt {
         let number = |name: &str| object.get(name).and_then(Value::as_u64);
         let status = object.get("status").and_then(Value::as_str);
+        let unused = object.get("unused").and_then(Value::as_array);
         Receipt {
             status: status.map(str::to_owned),
             wall_ms: number("wall_ms"),
@@ -161,6 +164,11 @@ impl Receipt {
             files_created: number("files_created"),
             lines: number("lines"),
             dropped_lines: number("dropped_lines"),
+            unused: unused
+                .into_iter()
+                .flatten()
+                .filter_map(|what| Some(what.as_str()?.to_owned()))
+                .collect(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use cofferdam_deploy::policy::PolicyError;
 use serde_json::{Value, json};
 
 use crate::{manifest, package};
@@ -88,6 +89,15 @@ impl Failure {
             "code": code,
             "message": self.to_string(),
         })
+    }
+}
+
+impl From<PolicyError> for Failure {
+    fn from(error: PolicyError) -> Failure {
+        match error {
+            PolicyError::Read { .. } => Failure::Usage(error.to_string()),
+            PolicyError::Invalid { .. } => Failure::refused(error.to_string()),
+        }
     }
 }
 

@@ -97,6 +97,7 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::Doctor(arguments) => cmd::doctor::run(arguments).await,
         Command::Plugin(command) => cmd::plugin::run(command).await,
         Command::Secret(command) => cmd::secret::run(command).await,
+        Command::Policy(command) => cmd::policy::run(command).await,
     }
 }
 

@@ -27,7 +27,6 @@
 //! A key that is not known is refused with its line: a typing error must not become a default.
 
 pub(crate) mod request;
-pub(crate) mod units;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -12,9 +12,10 @@ use cofferdam_sandbox::{Sandbox, ServiceLimits, ServiceSpec};
 
 use crate::catalog::{Catalog, blocking};
 use crate::error::Error;
-use crate::grant;
+use crate::grant::{Asker, decide};
 use crate::head::Request;
 use crate::name::{DeploymentId, ProjectName};
+use crate::policy::Policy;
 use crate::record::{Service, ServiceKind};
 use crate::route::{Route, StaticRoot, Target};
 
@@ -40,11 +41,12 @@ pub(crate) struct Activator {
     pub(crate) catalog: Catalog,
     pub(crate) sandbox: Sandbox,
     pub(crate) domain: String,
+    pub(crate) policy: Arc<Policy>,
 }
 
 impl Activator {
     /// Checks what can be checked of the services before anything is frozen.
-    pub(crate) fn check(services: &[Service]) -> Result<(), Error> {
+    pub(crate) fn check(&self, project: &ProjectName, services: &[Service]) -> Result<(), Error> {
         if services.len() > MAX_SERVICES {
             return Err(invalid(format!(
                 "{} services are more than the {MAX_SERVICES} allowed",
@@ -60,7 +62,7 @@ impl Activator {
                 )));
             }
             if let ServiceKind::Component { request, .. } = &service.kind {
-                service_grant(service, request)?;
+                self.service_grant(project, service, request)?;
             }
         }
         Ok(())
@@ -138,7 +140,7 @@ impl Activator {
                     });
                 }
                 let component = self.catalog.compile(wasm).await?;
-                let spec = service_grant(service, request)?;
+                let spec = self.service_grant(project, service, request)?;
                 let spec = ServiceSpec {
                     name: format!("{project}/{}", service.name),
                     ..spec
@@ -154,22 +156,38 @@ impl Activator {
             }
         }
     }
-}
 
-fn service_grant(service: &Service, request: &Request) -> Result<ServiceSpec, Error> {
-    let granted = grant::grant(&format!("service {}", service.name), request)?;
-    let mut limits = ServiceLimits::default();
-    if let Some(memory) = request.limits.memory_bytes {
-        limits.memory_bytes = memory;
+    /// What a service gets. The policy is asked at every start: one that was tightened holds for what is
+    /// already released, too.
+    fn service_grant(
+        &self,
+        project: &ProjectName,
+        service: &Service,
+        request: &Request,
+    ) -> Result<ServiceSpec, Error> {
+        let asker = Asker {
+            phase: None,
+            reproducible: false,
+        };
+        let ceilings = self.policy.ceilings(project, None);
+        let granted = decide(asker, request, &ceilings, self.policy.network())
+            .into_grant(&format!("service {}", service.name))?;
+        let mut limits = ServiceLimits::default();
+        // A ceiling below the default is what a service gets that asks for nothing.
+        limits.memory_bytes = match request.limits.memory_bytes {
+            Some(memory) => memory,
+            None => limits.memory_bytes.min(granted.limits.memory_bytes),
+        };
+        limits.wall_ms = match request.limits.wall_ms {
+            Some(wall) => wall,
+            None => limits.wall_ms.min(granted.limits.wall_ms),
+        };
+        Ok(ServiceSpec {
+            name: service.name.to_string(),
+            env: granted.env,
+            limits,
+        })
     }
-    if let Some(wall) = request.limits.wall_ms {
-        limits.wall_ms = wall;
-    }
-    Ok(ServiceSpec {
-        name: service.name.to_string(),
-        env: granted.env,
-        limits,
-    })
 }
 
 fn read_component(root: &Path, file: &str) -> std::io::Result<Bytes> {

@@ -67,6 +67,8 @@ pub struct Admission {
 pub(crate) struct Resolved {
     /// `name@version`, or the digest when the pipeline named one.
     pub(crate) label: String,
+    pub(crate) name: PluginName,
+    pub(crate) version: Version,
     pub(crate) digest: String,
     pub(crate) phases: Vec<Phase>,
     pub(crate) config_schema: Option<serde_json::Value>,
@@ -366,6 +368,8 @@ impl Catalog {
         Ok(Resolved {
             label,
             _lease: self.lease(&row.digest),
+            name: view.name,
+            version: view.version,
             digest: row.digest,
             phases: view.phases,
             config_schema: view.config_schema,

@@ -6,13 +6,14 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::name::{DeploymentId, ProjectName};
+use crate::name::{DeploymentId, PluginName, ProjectName};
 
 /// The version of the layout, in `DIR/FORMAT`. A directory with another one is refused.
 const FORMAT: &str = "1";
 
-/// What a data directory may hold before it is one: nothing but what a file system itself puts there.
-const HARMLESS: [&str; 1] = ["lost+found"];
+/// What a data directory may hold before it is one: what a file system itself puts there, and the policy that the
+/// operator wrote before the first start.
+const HARMLESS: [&str; 2] = ["lost+found", "policy.toml"];
 
 /// An opened and locked data directory.
 #[derive(Debug)]
@@ -113,6 +114,26 @@ impl DataDir {
                     .ok()
             })
             .collect())
+    }
+
+    /// What the name of a cache's marker ends with. No plugin's name has a dot in it.
+    pub(crate) const CACHE_MARKER: &str = ".writing";
+
+    pub(crate) fn all_caches(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// What a plugin keeps for a project.
+    pub(crate) fn cache(&self, project: &ProjectName, plugin: &PluginName) -> PathBuf {
+        self.all_caches()
+            .join(project.as_str())
+            .join(plugin.as_str())
+    }
+
+    /// A marker beside a cache in which a step is at work.
+    pub(crate) fn cache_marker(&self, project: &ProjectName, plugin: &PluginName) -> PathBuf {
+        let name = format!("{plugin}{}", Self::CACHE_MARKER);
+        self.all_caches().join(project.as_str()).join(name)
     }
 
     pub(crate) fn all_releases(&self) -> PathBuf {

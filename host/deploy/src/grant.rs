@@ -1,39 +1,17 @@
-//! From what a step asks for to what it gets.
-//!
-//! The operator's policy comes with its own file later; until then the ceilings are the constants here,
-//! network and caches are beyond every ceiling, and what exceeds a ceiling is refused before a
-//! byte of the package is read.
+//! From what a step asks for to what it gets, and the line of the policy that decided.
+
+mod unused;
 
 use std::collections::BTreeMap;
 
-use cofferdam_sandbox::Limits;
+use cofferdam_sandbox::{HostPort, Limits, NetGrant, Phase};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::head::Request;
+use crate::policy::{Ceilings, LIMITS, Limit, MAX_ENV_BYTES, NetworkPolicy, Rule};
 
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const HOUR_MS: u64 = 60 * 60 * 1000;
-
-/// The most memory a step may be granted: the size of the address space of a 32-bit guest.
-pub(crate) const MAX_MEMORY_BYTES: u64 = 4 * GIB;
-/// The most wall time: longer than a step that somebody waits for.
-pub(crate) const MAX_WALL_MS: u64 = HOUR_MS;
-/// The most processor time; a step has one thread, so it cannot use more than its wall time.
-pub(crate) const MAX_CPU_MS: u64 = HOUR_MS;
-/// The most bytes written.
-pub(crate) const MAX_DISK_BYTES: u64 = 64 * GIB;
-/// The most files, directories and links: some large dependency trees together.
-pub(crate) const MAX_FILES: u64 = 5_000_000;
-/// The most handles open at a time: below the usual limit of descriptors of a process.
-pub(crate) const MAX_HANDLES: u64 = 4096;
-/// The most bytes printed: each of them is stored.
-pub(crate) const MAX_OUTPUT_BYTES: u64 = GIB;
-/// The longest line: each is one event, and an event is held in memory.
-pub(crate) const MAX_LINE_BYTES: u64 = MIB;
-/// The most bytes of the environment, names and values together: as much as a kernel gives a process's
-/// single argument.
-pub(crate) const MAX_ENV_BYTES: usize = 128 * 1024;
+pub(crate) use unused::unused;
 
 /// What a step got.
 #[derive(Debug, Clone)]
@@ -42,126 +20,281 @@ pub(crate) struct Grant {
     pub(crate) limits: Limits,
     /// Names of secrets, which the project must have.
     pub(crate) secrets: Vec<String>,
+    pub(crate) net: NetGrant,
+    pub(crate) cache: bool,
+    /// What the cache may hold.
+    pub(crate) cache_bytes: u64,
 }
 
-/// Grants a request, or says everything that stands against it.
-pub(crate) fn grant(step: &str, request: &Request) -> Result<Grant, Error> {
-    let mut denied = Vec::new();
-    let mut limits = Limits::default();
+/// A grant in a record: what is not a limit, and no values.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GrantRecord {
+    /// The names in the environment.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// The names of secrets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// The hosts, each with its port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub net: Vec<String>,
+    /// Whether there was a cache.
+    pub cache: bool,
+}
 
-    let asked = &request.limits;
-    let mut set = |name: &str, asked: Option<u64>, ceiling: u64, limit: &mut u64| match asked {
-        Some(0) => denied.push(format!("{name} = 0 leaves a step nothing to run with")),
-        Some(value) if value > ceiling => {
-            denied.push(format!("{name} = {value} exceeds the ceiling of {ceiling}"));
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    /// A step's place; nothing for a service.
+    pub(crate) phase: Option<Phase>,
+    pub(crate) reproducible: bool,
+}
+
+/// One thing that was asked for, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `env`, `secrets`, `net`, `cache`, `reproducible`, or a limit as in `limits.wall_ms`.
+    pub capability: String,
+    /// What of it.
+    pub asked: String,
+    /// Whether it is granted.
+    pub granted: bool,
+    /// What decided: a file's name and line, or "built-in default".
+    pub rule: Rule,
+    /// When it is refused, why, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a step would get, and everything that stands against it.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) grant: Grant,
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Grant {
+    /// The grant for a record.
+    pub(crate) fn record(&self) -> GrantRecord {
+        GrantRecord {
+            env: self.env.keys().cloned().collect(),
+            secrets: self.secrets.clone(),
+            net: self.net.hosts.iter().map(ToString::to_string).collect(),
+            cache: self.cache,
         }
-        Some(value) => *limit = value,
-        None => {}
-    };
-    set(
-        "memory_bytes",
-        asked.memory_bytes,
-        MAX_MEMORY_BYTES,
-        &mut limits.memory_bytes,
-    );
-    set("wall_ms", asked.wall_ms, MAX_WALL_MS, &mut limits.wall_ms);
-    set("cpu_ms", asked.cpu_ms, MAX_CPU_MS, &mut limits.cpu_ms);
-    set(
-        "disk_bytes",
-        asked.disk_bytes,
-        MAX_DISK_BYTES,
-        &mut limits.disk_bytes,
-    );
-    set("files", asked.files, MAX_FILES, &mut limits.files);
-    set("handles", asked.handles, MAX_HANDLES, &mut limits.handles);
-    set(
-        "output_bytes",
-        asked.output_bytes,
-        MAX_OUTPUT_BYTES,
-        &mut limits.output_bytes,
-    );
-    set(
-        "line_bytes",
-        asked.line_bytes,
-        MAX_LINE_BYTES,
-        &mut limits.line_bytes,
-    );
-
-    for host in &request.net {
-        denied.push(format!("net {host:?}: this server grants no network"));
     }
+}
+
+impl Decision {
+    /// The grant, or the refusal that names everything that was refused.
+    pub(crate) fn into_grant(self, step: &str) -> Result<Grant, Error> {
+        let denied: Vec<String> = self.findings.iter().filter_map(Finding::refusal).collect();
+        if denied.is_empty() {
+            Ok(self.grant)
+        } else {
+            Err(Error::GrantDenied {
+                step: step.to_owned(),
+                denied,
+            })
+        }
+    }
+}
+
+impl Finding {
+    /// The sentence about a refusal: what, why, and which rule.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let reason = self.reason.as_ref().filter(|_| !self.granted)?;
+        let Self {
+            capability,
+            asked,
+            rule,
+            ..
+        } = self;
+        Some(format!("{capability} {asked}: {reason} ({rule})"))
+    }
+}
+
+/// Holds a request against its ceilings.
+pub(crate) fn decide(
+    asker: Asker,
+    request: &Request,
+    ceilings: &Ceilings,
+    network: &NetworkPolicy,
+) -> Decision {
+    let mut findings = Findings::default();
+    if asker.reproducible {
+        let (allowed, rule) = ceilings.reproducible();
+        let reason = "the operator does not allow it; leave it out of the head";
+        findings.add("reproducible", "true", rule, (!allowed).then_some(reason));
+    }
+    check_env(&request.env, ceilings, &mut findings);
+    for name in &request.secrets {
+        let shown = format!("{name:?}");
+        if asker.phase.is_none() {
+            let reason = "services have no secrets";
+            findings.add("secrets", shown, Rule::BuiltIn, Some(reason));
+            continue;
+        }
+        let (allowed, rule, list) = ceilings.secret(name);
+        let reason = (!allowed)
+            .then(|| format!("allowed are {list}; ask for one of them, or have it added there"));
+        findings.add("secrets", shown, rule, reason);
+    }
+    let hosts = check_net(asker, &request.net, ceilings, &mut findings);
     if request.cache {
-        denied.push("cache: this server grants no caches".to_owned());
+        let (allowed, rule) = ceilings.cache();
+        let (rule, reason) = match (asker.phase, allowed) {
+            (Some(Phase::Install), true) => (rule, None),
+            (Some(Phase::Install), false) => (
+                rule,
+                Some("the operator grants no cache here; leave it out of the request"),
+            ),
+            _ => (Rule::BuiltIn, Some("only install steps have a cache")),
+        };
+        findings.add("cache", "true", rule, reason);
     }
-    if asked.requests.is_some() || asked.egress_bytes.is_some() {
-        denied.push("limits on requests: this server grants no network".to_owned());
+    let mut limits = Limits::default();
+    for limit in &LIMITS {
+        let asked = (limit.asked)(&request.limits);
+        check_limit(limit, asked, ceilings, &mut limits, &mut findings);
     }
-    check_env(&request.env, &mut denied);
 
-    if denied.is_empty() {
-        Ok(Grant {
+    let net = if hosts.is_empty() {
+        NetGrant::default()
+    } else {
+        NetGrant {
+            hosts,
+            allow_ranges: network.allow_ranges.clone(),
+            extra_roots: network.extra_roots.clone(),
+        }
+    };
+    Decision {
+        grant: Grant {
             env: request.env.clone(),
             limits,
             secrets: request.secrets.clone(),
-        })
-    } else {
-        Err(Error::GrantDenied {
-            step: step.to_owned(),
-            denied,
-        })
+            net,
+            cache: request.cache,
+            cache_bytes: ceilings.cache_bytes(),
+        },
+        findings: findings.0,
     }
 }
 
-fn check_env(env: &BTreeMap<String, String>, denied: &mut Vec<String>) {
-    for name in env.keys() {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            denied.push(format!("env {name:?} is not a name"));
-        } else if name.starts_with("COFFERDAM_") {
-            denied.push(format!(
-                "env {name:?}: names beginning with COFFERDAM_ are the host's"
-            ));
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(
+        &mut self,
+        capability: impl Into<String>,
+        asked: impl Into<String>,
+        rule: Rule,
+        reason: Option<impl Into<String>>,
+    ) {
+        self.0.push(Finding {
+            capability: capability.into(),
+            asked: asked.into(),
+            granted: reason.is_none(),
+            rule,
+            reason: reason.map(Into::into),
+        });
+    }
+}
+
+fn check_net(
+    asker: Asker,
+    asked: &[String],
+    ceilings: &Ceilings,
+    findings: &mut Findings,
+) -> Vec<HostPort> {
+    let mut hosts = Vec::new();
+    for text in asked {
+        let shown = format!("{text:?}");
+        if asker.phase != Some(Phase::Install) {
+            let reason = "only install steps have network";
+            findings.add("net", shown, Rule::BuiltIn, Some(reason));
+            continue;
+        }
+        match text.parse::<HostPort>() {
+            Ok(host) => {
+                let (allowed, rule, list) = ceilings.net(&host);
+                let reason = (!allowed).then(|| {
+                    format!("allowed are {list}; leave it out, or have it added to net there")
+                });
+                findings.add("net", shown, rule, reason);
+                if allowed && !hosts.contains(&host) {
+                    hosts.push(host);
+                }
+            }
+            Err(error) => {
+                findings.add("net", shown, ceilings.net_rule(), Some(error.to_string()));
+            }
         }
     }
-    if env.values().any(|value| value.contains('\0')) {
-        denied.push("env: a value holds a NUL byte".to_owned());
+    hosts
+}
+
+fn check_limit(
+    limit: &Limit,
+    asked: Option<u64>,
+    ceilings: &Ceilings,
+    limits: &mut Limits,
+    findings: &mut Findings,
+) {
+    let (ceiling, rule) = ceilings.limit(limit);
+    let granted = (limit.granted)(limits);
+    // A ceiling below the default is what a step gets that asks for nothing.
+    *granted = (*granted).min(ceiling);
+    let Some(asked) = asked else {
+        return;
+    };
+    let name = format!("limits.{}", limit.name);
+    let reason = if asked == 0 {
+        Some("nothing could run with it; leave it out for the default".to_owned())
+    } else if asked > ceiling {
+        Some(format!(
+            "the ceiling is {ceiling}; ask for no more, or have it raised there"
+        ))
+    } else {
+        *granted = asked;
+        None
+    };
+    let rule = if asked == 0 { Rule::BuiltIn } else { rule };
+    findings.add(name, asked.to_string(), rule, reason);
+}
+
+fn check_env(env: &BTreeMap<String, String>, ceilings: &Ceilings, findings: &mut Findings) {
+    for (name, value) in env {
+        let shown = format!("{name:?}");
+        let reason = if name.is_empty() || name.contains(['=', '\0']) {
+            Some("it is no name; leave out `=` and NUL")
+        } else if name.starts_with("COFFERDAM_") {
+            Some("names that begin with COFFERDAM_ are the host's")
+        } else if value.contains('\0') {
+            Some("its value holds a NUL byte")
+        } else {
+            None
+        };
+        if reason.is_some() {
+            findings.add("env", shown, Rule::BuiltIn, reason);
+            continue;
+        }
+        let (allowed, rule, list) = ceilings.env(name);
+        let reason = (!allowed)
+            .then(|| format!("allowed are {list}; leave it out, or have it added to env there"));
+        findings.add("env", shown, rule, reason);
     }
     let bytes: usize = env
         .iter()
         .map(|(name, value)| name.len() + value.len())
         .sum();
     if bytes > MAX_ENV_BYTES {
-        denied.push(format!(
-            "env: {bytes} bytes exceed the ceiling of {MAX_ENV_BYTES}"
-        ));
+        let reason = format!("the ceiling is {MAX_ENV_BYTES} bytes, names and values together");
+        findings.add("env", format!("{bytes} bytes"), Rule::BuiltIn, Some(reason));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-    use super::*;
-
-    #[test]
-    fn what_is_not_asked_for_has_its_default_and_what_is_within_the_ceiling_is_granted() {
-        let request: Request =
-            serde_json::from_str(r#"{"env": {"LANG": "C"}, "limits": {"wall_ms": 5000}}"#).unwrap();
-        let grant = grant("install-1", &request).unwrap();
-        assert_eq!(grant.limits.wall_ms, 5000);
-        assert_eq!(grant.limits.memory_bytes, Limits::default().memory_bytes);
-        assert_eq!(grant.env["LANG"], "C");
-    }
-
-    #[test]
-    fn everything_that_exceeds_is_named_at_once() {
-        let request: Request = serde_json::from_str(
-            r#"{"env": {"COFFERDAM_STEP": "x"}, "net": ["example.org:443"], "cache": true,
-                "limits": {"wall_ms": 999999999999, "files": 0}}"#,
-        )
-        .unwrap();
-        let error = grant("install-1", &request).unwrap_err();
-        assert_eq!(error.code(), "grant_denied");
-        for word in ["COFFERDAM_STEP", "example.org", "cache", "wall_ms", "files"] {
-            assert!(error.to_string().contains(word), "{word} in {error}");
-        }
-    }
-}
+mod tests;

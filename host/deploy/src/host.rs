@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::activation::Activator;
 use crate::catalog::{Admission, Catalog, PluginView, ShippedPlugin, blocking};
+use crate::check::Check;
 use crate::data_dir::{DataDir, make_dir};
 use crate::error::Error;
 use crate::events::{EventKind, EventLogs, Subscription};
@@ -29,11 +30,12 @@ use crate::live::Live;
 use crate::name::{DeploymentId, PluginName, ProjectName};
 use crate::pipeline::{RELEASE, Run};
 use crate::plan::Plan;
+use crate::policy::Policy;
 use crate::queue::Queue;
 use crate::record::{Body, Package, Record, ReleaseRecord, Time};
 use crate::route::{Route, Routes};
 use crate::secrets::SecretStore;
-use crate::signature::{SignaturePolicy, TrustedKeys};
+use crate::signature::TrustedKeys;
 use crate::status::Status;
 use crate::token::{self, Identity};
 
@@ -51,8 +53,8 @@ pub struct HostOptions {
     pub domain: String,
     /// Where steps run and components are compiled.
     pub isolation: Isolation,
-    /// Which signatures plugins must have to be admitted.
-    pub signatures: SignaturePolicy,
+    /// The most that anything is granted.
+    pub policy: Policy,
 }
 
 /// The host. Cloning is cheap; all clones are one host.
@@ -168,9 +170,9 @@ impl Host {
             shipped,
             domain,
             isolation,
-            signatures,
+            policy,
         } = options;
-        let keys = TrustedKeys::of(&signatures)?;
+        let keys = TrustedKeys::of(&policy.signatures())?;
         let data = Arc::new(blocking(move || DataDir::open(&data)).await??);
         let ledger = Ledger::open(&data.ledger()).await?;
         let blobs = Store::open(&data.blobs(), StoreOptions::default()).await?;
@@ -202,6 +204,7 @@ impl Host {
                 catalog,
                 sandbox,
                 domain,
+                policy: Arc::new(policy),
             },
             routes: Routes::default(),
             queue: Queue::default(),
@@ -271,6 +274,30 @@ impl Host {
         media_type: Option<String>,
     ) -> Result<Intake, Error> {
         self.inner.clone().begin(project, head, media_type).await
+    }
+
+    /// Says what a deployment with this head would get, and starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the head, a plugin or a configuration is refused, or a granted secret does not exist. A request that
+    /// is refused is no error here: it is what the answer says.
+    pub async fn check(&self, project: &ProjectName, head: &Head) -> Result<Check, Error> {
+        head.check(project)?;
+        let activator = &self.inner.activator;
+        let check = Plan::check(head, project, &activator.catalog, &activator.policy).await?;
+        if check.allowed {
+            // What is granted must be there, too.
+            let plan = Plan::settle(head, project, &activator.catalog, &activator.policy).await?;
+            plan.check_secrets(&self.inner.secrets, project).await?;
+        }
+        Ok(check)
+    }
+
+    /// The operator's ceilings.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.inner.activator.policy
     }
 
     /// A deployment's record.
@@ -432,7 +459,13 @@ impl Inner {
             return Err(Error::Stopping);
         }
         head.check(project)?;
-        let plan = Plan::settle(&head, &self.activator.catalog).await?;
+        let plan = Plan::settle(
+            &head,
+            project,
+            &self.activator.catalog,
+            &self.activator.policy,
+        )
+        .await?;
         plan.check_secrets(&self.secrets, project).await?;
 
         let id = DeploymentId::new();

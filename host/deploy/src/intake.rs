@@ -24,6 +24,28 @@ pub struct Intake {
     expected: Option<ExpectedDigest>,
 }
 
+/// Why whoever reads an upload gives it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its bytes stopped coming.
+    Interrupted,
+    /// It cannot be read.
+    Invalid,
+    /// It has more bytes than are taken.
+    TooLarge,
+}
+
+impl Refusal {
+    /// The stable code of DESIGN section 7.
+    fn code(self) -> &'static str {
+        match self {
+            Self::Interrupted => "upload_interrupted",
+            Self::Invalid => "package_invalid",
+            Self::TooLarge => "package_too_large",
+        }
+    }
+}
+
 impl Intake {
     pub(crate) fn new(
         host: Arc<Inner>,
@@ -138,6 +160,16 @@ impl Intake {
         let record = self.host.record(self.live.id).await;
         self.live.package.send_replace(PackageState::Durable);
         record
+    }
+
+    /// Ends the deployment because the rest of its package is not wanted, with a sentence that says why.
+    pub fn refuse(mut self, refusal: Refusal, message: impl Into<String>) {
+        if self.ingest.is_some() {
+            self.live.stop(refusal.code(), message);
+            self.live.package.send_replace(PackageState::Broken);
+            // Only now: whoever follows the bytes would give a reason of its own.
+            self.ingest = None;
+        }
     }
 
     /// Ends the deployment because its package cannot be had.

@@ -12,6 +12,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`head`], `plan`, `grant` | what a client asks for, and what it is settled to before a byte is read |
+//! | [`policy`], `check` | the operator's ceilings; what a package would get under them |
+//! | `cache` | what install steps keep from one deployment to the next |
 //! | `intake`, `live` | the package's way in; the one place where a running deployment is recorded |
 //! | `queue`, `pipeline` | whose turn it is; the steps, the freezing and the end |
 //! | [`freeze`] | from a staging directory to an immutable, digested, durable release |
@@ -28,9 +30,9 @@
 //!
 //! ```no_run
 //! # async fn example(package: Vec<bytes::Bytes>) -> Result<(), cofferdam_deploy::Error> {
-//! use cofferdam_deploy::{Head, Host, HostOptions, Isolation, Next, SignaturePolicy};
+//! use cofferdam_deploy::{Head, Host, HostOptions, Isolation, Next, Policy};
 //!
-//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread, signatures: SignaturePolicy::default() };
+//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread, policy: Policy::built_in() };
 //! let host = Host::open(options).await?;
 //! let mut intake = host.begin(&"blog".parse()?, Head::default(), None).await?;
 //! let mut events = host.events(intake.id(), 0).await?;
@@ -46,7 +48,9 @@
 //! ```
 
 mod activation;
+mod cache;
 mod catalog;
+mod check;
 mod data_dir;
 mod ending;
 mod error;
@@ -60,6 +64,7 @@ mod live;
 mod name;
 mod pipeline;
 mod plan;
+pub mod policy;
 mod queue;
 mod record;
 mod recovery;
@@ -68,19 +73,23 @@ mod secrets;
 mod signature;
 mod status;
 mod token;
+pub mod units;
 
 pub use catalog::{Admission, PluginView, ShippedPlugin};
+pub use check::{Check, StepCheck};
 pub use cofferdam_sandbox::worker::{Isolation, WorkerOptions};
 pub use cofferdam_sandbox::{HttpService, Phase, ServiceError};
 pub use error::{Error, ErrorKind};
 pub use events::{Next, StoredEvent, Subscription};
+pub use grant::{Finding, GrantRecord};
 pub use head::Head;
 pub use host::{Filter, Host, HostOptions, Latest, MAX_PAGE, PackageReader, ProjectView};
-pub use intake::Intake;
+pub use intake::{Intake, Refusal};
 pub use name::{
     DeploymentId, NameError, PluginName, PluginRef, ProjectName, SecretName, ServiceName,
 };
 pub use plan::check_config;
+pub use policy::Policy;
 pub use record::{
     ErrorRecord, EventsRecord, Package, Record, ReleaseRecord, Service, ServiceKind, StepRecord,
     StepStatus, Time,

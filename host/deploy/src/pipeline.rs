@@ -11,7 +11,7 @@ use cofferdam_ledger::{Change, Durability, ReleaseRow};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::activation::{Activator, Candidate};
+use crate::activation::Candidate;
 use crate::catalog::blocking;
 use crate::ending;
 use crate::error::Error;
@@ -123,7 +123,9 @@ async fn proceed(
             services = read_services(&planned.name, &outputs)?;
         }
     }
-    Activator::check(&services).map_err(report)?;
+    host.activator
+        .check(&live.project, &services)
+        .map_err(report)?;
 
     tokio::select! {
         stop = live.stopped() => return Err(stop.into()),

@@ -4,10 +4,12 @@ use cofferdam_sandbox::{Phase, Secrets};
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Resolved};
+use crate::check::{Check, StepCheck};
 use crate::error::Error;
-use crate::grant::{Grant, grant};
+use crate::grant::{Asker, Decision, Grant, decide};
 use crate::head::{Head, Request, Step, Strategy};
 use crate::name::{PluginRef, ProjectName};
+use crate::policy::Policy;
 use crate::record::StepRecord;
 use crate::secrets::{self, SecretStore};
 
@@ -39,40 +41,62 @@ pub(crate) struct PlannedStep {
     pub(crate) reproducible: bool,
 }
 
+/// A step of a head, with its name and its place.
+pub(crate) struct PipelineStep {
+    pub(crate) name: String,
+    pub(crate) phase: Phase,
+    pub(crate) step: Step,
+}
+
+/// The steps that a head's pipeline has, those that it leaves out included.
+pub(crate) fn steps(head: &Head) -> Result<Vec<PipelineStep>, Error> {
+    let or_default = |step: &Option<Step>, plugin: &str| match step {
+        Some(step) => Ok(step.clone()),
+        None => default_step(plugin),
+    };
+    let mut steps = vec![PipelineStep {
+        name: "extract".to_owned(),
+        phase: Phase::Extract,
+        step: or_default(&head.pipeline.extract, DEFAULT_EXTRACT)?,
+    }];
+    for (at, install) in head.pipeline.install.iter().enumerate() {
+        steps.push(PipelineStep {
+            name: format!("install-{}", at + 1),
+            phase: Phase::Install,
+            step: install.clone(),
+        });
+    }
+    steps.push(PipelineStep {
+        name: "load".to_owned(),
+        phase: Phase::Load,
+        step: or_default(&head.pipeline.load, DEFAULT_LOAD)?,
+    });
+    Ok(steps)
+}
+
 impl Plan {
     /// Settles a head's pipeline, or says the first thing that stands against it.
-    pub(crate) async fn settle(head: &Head, catalog: &Catalog) -> Result<Self, Error> {
-        let extract = head
-            .pipeline
-            .extract
-            .clone()
-            .map_or_else(|| default_step(DEFAULT_EXTRACT), Ok)?;
-        let load = head
-            .pipeline
-            .load
-            .clone()
-            .map_or_else(|| default_step(DEFAULT_LOAD), Ok)?;
-        let installs = head.pipeline.install.iter().cloned().enumerate();
-
-        let mut steps =
-            vec![settle_step("extract".to_owned(), Phase::Extract, extract, catalog).await?];
-        for (at, install) in installs {
-            steps.push(
-                settle_step(
-                    format!("install-{}", at + 1),
-                    Phase::Install,
-                    install,
-                    catalog,
-                )
-                .await?,
-            );
-        }
-        steps.push(settle_step("load".to_owned(), Phase::Load, load, catalog).await?);
-        for step in &mut steps {
-            step.reproducible = head.reproducible;
+    pub(crate) async fn settle(
+        head: &Head,
+        project: &ProjectName,
+        catalog: &Catalog,
+        policy: &Policy,
+    ) -> Result<Self, Error> {
+        let mut planned = Vec::new();
+        for step in steps(head)? {
+            let settled = settle_step(step, head, project, catalog, policy).await?;
+            let grant = settled.decision.into_grant(&settled.name)?;
+            planned.push(PlannedStep {
+                name: settled.name,
+                phase: settled.phase,
+                plugin: settled.plugin,
+                config: settled.config,
+                grant,
+                reproducible: head.reproducible,
+            });
         }
         Ok(Self {
-            steps,
+            steps: planned,
             strategy: head.strategy,
         })
     }
@@ -92,12 +116,34 @@ impl Plan {
         Ok(())
     }
 
+    /// What every step would get.
+    pub(crate) async fn check(
+        head: &Head,
+        project: &ProjectName,
+        catalog: &Catalog,
+        policy: &Policy,
+    ) -> Result<Check, Error> {
+        let mut checked = Vec::new();
+        for step in steps(head)? {
+            let settled = settle_step(step, head, project, catalog, policy).await?;
+            let plugin = settled.plugin.label;
+            checked.push(StepCheck::new(
+                &settled.name,
+                settled.phase,
+                plugin,
+                settled.decision,
+            ));
+        }
+        Ok(Check::new(project, checked))
+    }
+
     /// The steps as the record begins with them.
     pub(crate) fn records(&self) -> Vec<StepRecord> {
         self.steps
             .iter()
-            .map(|step| {
-                StepRecord::pending(
+            .map(|step| StepRecord {
+                grant: Some(step.grant.record()),
+                ..StepRecord::pending(
                     &step.name,
                     step.phase,
                     &step.plugin.label,
@@ -117,12 +163,22 @@ fn default_step(plugin: &str) -> Result<Step, Error> {
     })
 }
 
-async fn settle_step(
+/// A step whose plugin and configuration are settled, and whose request is decided.
+struct Settled {
     name: String,
     phase: Phase,
-    step: Step,
+    plugin: Resolved,
+    config: Value,
+    decision: Decision,
+}
+
+async fn settle_step(
+    PipelineStep { name, phase, step }: PipelineStep,
+    head: &Head,
+    project: &ProjectName,
     catalog: &Catalog,
-) -> Result<PlannedStep, Error> {
+    policy: &Policy,
+) -> Result<Settled, Error> {
     let plugin = catalog.resolve(&step.plugin).await?;
     if !plugin.phases.is_empty() && !plugin.phases.contains(&phase) {
         let phases: Vec<_> = plugin.phases.iter().map(ToString::to_string).collect();
@@ -142,14 +198,18 @@ async fn settle_step(
             message,
         })?;
     }
-    let grant = grant(&name, &step.request)?;
-    Ok(PlannedStep {
+    let asker = Asker {
+        phase: Some(phase),
+        reproducible: head.reproducible,
+    };
+    let ceilings = policy.ceilings(project, Some((&plugin.name, Some(&plugin.version))));
+    let decision = decide(asker, &step.request, &ceilings, policy.network());
+    Ok(Settled {
         name,
         phase,
         plugin,
         config: step.config,
-        grant,
-        reproducible: false,
+        decision,
     })
 }
 

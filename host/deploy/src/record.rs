@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::events::Summary;
+use crate::grant::GrantRecord;
 use crate::head::{Head, Request};
 use crate::name::{DeploymentId, ProjectName, ServiceName};
 use crate::status::{Status, derive};
@@ -103,8 +104,14 @@ pub struct StepRecord {
     pub started_at: Option<Time>,
     /// When it ended.
     pub finished_at: Option<Time>,
+    /// What it was granted beside its limits, which the receipt has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantRecord>,
     /// What it used, next to what it was granted.
     pub receipt: Option<Receipt>,
+    /// What it was granted and did not use: what its request could leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<String>,
 }
 
 impl StepRecord {
@@ -117,7 +124,9 @@ impl StepRecord {
             status: StepStatus::Pending,
             started_at: None,
             finished_at: None,
+            grant: None,
             receipt: None,
+            unused: Vec::new(),
         }
     }
 }

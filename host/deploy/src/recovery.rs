@@ -11,6 +11,7 @@ use std::sync::Arc;
 use cofferdam_ledger::{Change, Durability};
 
 use crate::activation::Candidate;
+use crate::cache;
 use crate::catalog::blocking;
 use crate::ending;
 use crate::error::Error;
@@ -145,6 +146,7 @@ async fn end_log(log: &EventWriter, body: &Body) -> Result<(), Error> {
 async fn sweep(host: &Arc<Inner>) -> Result<(), Error> {
     let data = host.data.clone();
     let (staged, released) = blocking(move || {
+        cache::recover(&data)?;
         let staged = children(&data.all_staging())?;
         let mut released = Vec::new();
         for project in children(&data.all_releases())? {

@@ -52,6 +52,7 @@
 //! | `virtuality`, `clock` | reproducible steps: time and chance that are the same everywhere |
 //! | `memory` | linear memory and tables |
 //! | `state` | what a store holds, and everything that is linked |
+//! | `net` | the network by name: the grant, and the broker that sends a guest's requests |
 //! | `http` | [`HttpService`]: services |
 //! | [`worker`] | steps in processes of their own, behind the kernel's walls |
 //! | `event`, `outcome`, `error` | what comes out |
@@ -72,6 +73,7 @@ mod input;
 pub mod limits;
 mod lines;
 mod memory;
+mod net;
 mod outcome;
 pub mod redact;
 mod sandbox;
@@ -86,7 +88,8 @@ pub use self::error::Error;
 pub use self::event::{OutputStream, StepEvent};
 pub use self::http::{HttpService, ServiceBody, ServiceError};
 pub use self::limits::{Limits, ServiceLimits};
-pub use self::outcome::{Outcome, Receipt, Verdict};
+pub use self::net::{HostPort, IpRange, NetGrant, NetGrantError};
+pub use self::outcome::{HostUsage, Outcome, Receipt, Verdict};
 pub use self::redact::Redactor;
 pub use self::sandbox::{DEFAULT_MAX_COMPONENT_BYTES, Sandbox, SandboxOptions};
 pub use self::spec::{

@@ -36,6 +36,19 @@ pub const DEFAULT_OUTPUTS: u64 = 64;
 /// Bytes of all typed outputs of a step: they are stored in the deployment's record.
 pub const DEFAULT_OUTPUTS_BYTES: u64 = 256 << 10;
 
+/// Requests a step may send: a package manager that fetches a large dependency graph.
+pub const DEFAULT_REQUESTS: u64 = 10_000;
+
+/// Bytes a step may send out, heads and bodies: an install fetches, and what it has to say is short.
+pub const DEFAULT_EGRESS_BYTES: u64 = 64 << 20;
+
+/// Bytes a step may receive, heads and bodies: what it could write to its disk at most.
+pub const DEFAULT_INGRESS_BYTES: u64 = DEFAULT_DISK_BYTES;
+
+/// Requests a step may have under way at the same time, each with a connection of its own: what package managers
+/// use, and few enough for any one server.
+pub const DEFAULT_CONNECTIONS: u64 = 32;
+
 /// Linear memory of one request to a service: several hundred of them fit beside each other.
 pub const DEFAULT_SERVICE_MEMORY_BYTES: u64 = 64 << 20;
 
@@ -78,6 +91,14 @@ pub struct Limits {
     pub outputs: u64,
     /// Bytes of all typed outputs together, names included.
     pub outputs_bytes: u64,
+    /// Requests sent to the network, refused ones included.
+    pub requests: u64,
+    /// Bytes sent to the network, heads included.
+    pub egress_bytes: u64,
+    /// Bytes received from the network, heads included.
+    pub ingress_bytes: u64,
+    /// Requests under way at the same time; the next one waits until one has ended.
+    pub connections: u64,
 }
 
 impl Default for Limits {
@@ -94,6 +115,10 @@ impl Default for Limits {
             line_bytes: DEFAULT_LINE_BYTES,
             outputs: DEFAULT_OUTPUTS,
             outputs_bytes: DEFAULT_OUTPUTS_BYTES,
+            requests: DEFAULT_REQUESTS,
+            egress_bytes: DEFAULT_EGRESS_BYTES,
+            ingress_bytes: DEFAULT_INGRESS_BYTES,
+            connections: DEFAULT_CONNECTIONS,
         }
     }
 }

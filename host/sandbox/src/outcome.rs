@@ -1,5 +1,6 @@
 //! How a step ended, and what it used.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -131,6 +132,23 @@ pub struct Receipt {
     /// The secrets that it read, by name. One that it was granted and did not ask for is not among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets_read: Vec<String>,
+    /// What it sent to the network and got from there, by `host:port`.
+    #[serde(default)]
+    pub hosts: BTreeMap<String, HostUsage>,
     /// What it was granted.
     pub granted: Limits,
+}
+
+/// What a step had to do with one host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostUsage {
+    /// Requests that it sent, refused ones included.
+    pub requests: u64,
+    /// Requests that were refused.
+    pub denied: u64,
+    /// Bytes sent, heads included.
+    pub bytes_out: u64,
+    /// Bytes received, heads included.
+    pub bytes_in: u64,
 }

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::limits::{Limits, ServiceLimits};
+use crate::net::NetGrant;
 
 /// The place of a step in its pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,6 +74,9 @@ pub struct StepSpec {
     /// give the same result everywhere. Its deployment has a fixed id then.
     #[serde(default)]
     pub reproducible: bool,
+    /// The network it may reach.
+    #[serde(default)]
+    pub net: NetGrant,
     /// The secrets it may ask for, by name. They are never printed and never serialised.
     #[serde(skip)]
     pub secrets: Secrets,
@@ -87,6 +91,7 @@ impl StepSpec {
             env: BTreeMap::new(),
             limits: Limits::default(),
             reproducible: false,
+            net: NetGrant::default(),
             secrets: Secrets::default(),
         }
     }

@@ -5,6 +5,7 @@
 //! goes wrong on the way is a [`Problem`].
 
 mod auth;
+mod check;
 mod deploy;
 mod deployments;
 mod events;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cofferdam_deploy::{Host, HostOptions, Isolation, ShippedPlugin, SignaturePolicy};
+use cofferdam_deploy::{Host, HostOptions, Isolation, Policy, ShippedPlugin};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -44,8 +44,8 @@ pub struct ServerOptions {
     /// Where steps run. Default: on threads of this program, because only it knows whether it can be started again
     /// as a worker.
     pub isolation: Isolation,
-    /// Which signatures plugins must have to be admitted. Default: none.
-    pub signatures: SignaturePolicy,
+    /// The most that anything is granted. Default: what is built in.
+    pub policy: Policy,
     /// The largest package that is taken. Default: 16 GiB.
     pub max_package_bytes: u64,
     /// How long the sender of a body may keep the server waiting.
@@ -68,7 +68,7 @@ impl ServerOptions {
             ingress: INGRESS,
             domain: "localhost".to_owned(),
             isolation: Isolation::Thread,
-            signatures: SignaturePolicy::default(),
+            policy: Policy::built_in(),
             max_package_bytes: MAX_PACKAGE_BYTES,
             body: BodyLimits::default(),
             header_timeout: connections.header_read,
@@ -105,7 +105,7 @@ impl Server {
             shipped: shipped(),
             domain: options.domain.clone(),
             isolation: options.isolation.clone(),
-            signatures: options.signatures.clone(),
+            policy: options.policy.clone(),
         })
         .await?;
         host.set_ingress(ingress_addr);

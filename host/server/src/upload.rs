@@ -19,7 +19,7 @@ mod parameters;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use cofferdam_deploy::Head;
+use cofferdam_deploy::{Head, Refusal};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 
@@ -72,6 +72,23 @@ pub(crate) enum UploadError {
     ContentType,
     #[error("the head is not valid: {0}")]
     Head(String),
+}
+
+impl UploadError {
+    /// What it means for a deployment that has begun.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Slow { .. } | Self::Broken { .. } => Refusal::Interrupted,
+            Self::TooLarge { .. } => Refusal::TooLarge,
+            Self::Empty
+            | Self::Multipart(_)
+            | Self::Part(_)
+            | Self::NoPackage
+            | Self::Document(_)
+            | Self::ContentType
+            | Self::Head(_) => Refusal::Invalid,
+        }
+    }
 }
 
 /// A package that is arriving: its head is known, and its first bytes.
@@ -306,7 +323,7 @@ fn parse_head(content_type: Option<&str>, text: &[u8]) -> Result<Head, UploadErr
     }
 }
 
-fn parse_json(text: &[u8]) -> Result<Head, UploadError> {
+pub(crate) fn parse_json(text: &[u8]) -> Result<Head, UploadError> {
     // A derived reader takes an array for a structure too, field by field.
     if !text.trim_ascii_start().starts_with(b"{") {
         return Err(UploadError::Head("it is not a JSON object".into()));

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use cofferdam_deploy::Policy;
 use cofferdam_sandbox::worker::{Isolation, Landlock, WorkerOptions};
 use cofferdam_server::{Server, ServerOptions};
 use tokio::sync::oneshot;
@@ -14,6 +15,9 @@ use crate::api::Api;
 use crate::args::{self, API, INGRESS, LandlockUse, ListenArgs, LogFormat, ServeArgs};
 use crate::exit::Failure;
 use crate::signal::Interrupt;
+
+/// The policy in a data directory.
+const POLICY: &str = "policy.toml";
 
 /// The server's own log when nothing asks for more: what it does, and nothing of each request.
 const SERVE_LOG: &str = "info";
@@ -43,6 +47,7 @@ pub(crate) struct Running {
     pub(crate) api: SocketAddr,
     pub(crate) ingress: SocketAddr,
     pub(crate) data: PathBuf,
+    policy: Option<PathBuf>,
     pub(crate) server: JoinHandle<Result<(), cofferdam_server::Error>>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -64,6 +69,8 @@ impl Running {
         options.ingress = ingress;
         arguments.domain.clone_into(&mut options.domain);
         options.isolation = isolation(arguments.isolation, arguments.landlock);
+        let (policy, policy_file) = policy(arguments.policy.as_deref(), &data)?;
+        options.policy = policy;
         let server = Server::bind(options)
             .await
             .context("the server cannot start")?;
@@ -77,6 +84,7 @@ impl Running {
             api,
             ingress,
             data,
+            policy: policy_file,
             server,
             stop: Some(stop),
         })
@@ -89,11 +97,15 @@ impl Running {
             .canonicalize()
             .unwrap_or_else(|_| self.data.clone());
         say(&format!(
-            "api        http://{}\ningress    http://{}\ndata       {}{remark}\ntoken      {}\n",
+            "api        http://{}\ningress    http://{}\ndata       {}{remark}\ntoken      {}\npolicy     {}\n",
             self.api,
             self.ingress,
             data.display(),
             token_file(&data).display(),
+            self.policy.as_ref().map_or_else(
+                || "built in (--policy FILE gives another)".to_owned(),
+                |file| file.display().to_string(),
+            ),
         ));
     }
 
@@ -151,6 +163,29 @@ pub(crate) fn isolation(isolation: args::Isolation, landlock: LandlockUse) -> Is
             Isolation::Worker(workers)
         }
     }
+}
+
+/// The operator's ceilings, and the file that they are from: the one that is named, or the data directory's own.
+fn policy(named: Option<&Path>, data: &Path) -> Result<(Policy, Option<PathBuf>), Failure> {
+    let file = match named {
+        Some(file) => file.to_owned(),
+        None => {
+            let own = data.join(POLICY);
+            match own.symlink_metadata() {
+                Ok(_) => own,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok((Policy::built_in(), None));
+                }
+                Err(error) => {
+                    let error = anyhow::Error::new(error);
+                    return Err(error
+                        .context(format!("cannot read {}", own.display()))
+                        .into());
+                }
+            }
+        }
+    };
+    Ok((Policy::read(&file)?, Some(file)))
 }
 
 fn token_file(data: &Path) -> PathBuf {

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use cofferdam_deploy::units::{Milliseconds, Size};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-
-use super::units::{Milliseconds, Size};
 
 /// A step's request. Everything is optional; what is absent is the server's default.
 #[derive(Deserialize)]
@@ -36,9 +35,12 @@ pub(crate) struct Limits {
     line_bytes: Option<u64>,
     egress: Option<Size>,
     egress_bytes: Option<u64>,
+    ingress: Option<Size>,
+    ingress_bytes: Option<u64>,
     files: Option<u64>,
     handles: Option<u64>,
     requests: Option<u64>,
+    connections: Option<u64>,
 }
 
 impl Request {
@@ -91,9 +93,16 @@ impl Limits {
                 size(self.egress),
                 self.egress_bytes,
             ),
+            (
+                "ingress",
+                "ingress_bytes",
+                size(self.ingress),
+                self.ingress_bytes,
+            ),
             ("files", "files", None, self.files),
             ("handles", "handles", None, self.handles),
             ("requests", "requests", None, self.requests),
+            ("connections", "connections", None, self.connections),
         ] {
             if with_unit.is_some() && plain.is_some() {
                 return Err(format!(

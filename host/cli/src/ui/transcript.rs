@@ -147,6 +147,14 @@ impl Transcript {
                     &self.paint.cyan(&column(&name)),
                     &used(receipt, self.paint),
                 );
+                if !receipt.unused.is_empty() {
+                    let unused = escaped(&receipt.unused.join(", "));
+                    say(
+                        out,
+                        &self.paint.cyan(&column(&name)),
+                        &format!("granted and not used: {unused}"),
+                    );
+                }
             }
             // The end says why, with everything that the record knows.
             Kind::Error(_) | Kind::Done { .. } => self.close(),

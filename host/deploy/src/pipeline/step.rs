@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,10 +17,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{RELEASE, report};
+use crate::cache::{Cache, Kept};
 use crate::catalog::blocking;
 use crate::data_dir::make_dir;
 use crate::error::Error;
 use crate::events::EventKind;
+use crate::grant::unused;
 use crate::host::Inner;
 use crate::live::Live;
 use crate::plan::PlannedStep;
@@ -58,7 +60,9 @@ pub(super) async fn run(
     }
     begin(live, at, planned).await.map_err(report)?;
     let mut heard = Heard::default();
-    let ended = execute(host, live, planned, package, &mut heard).await;
+    let cache = open_cache(host, live, planned).await.map_err(report)?;
+    let directory = cache.as_ref().map(|cache| cache.directory().to_owned());
+    let ended = execute(host, live, planned, package, directory, &mut heard).await;
     let tmp = host
         .data
         .staging(live.id)
@@ -83,13 +87,21 @@ pub(super) async fn run(
         lines: heard.last_lines.iter().cloned().collect(),
         ..error
     });
+    let cache_used = close_cache(host, live, planned, cache, failure.is_none())
+        .await
+        .map_err(report)?;
     let receipt = outcome.map(|outcome| outcome.receipt);
+    let unused = match (&failure, &receipt) {
+        (None, Some(receipt)) => unused(&planned.grant, receipt, cache_used),
+        // A step that did not come to its end might have used more.
+        _ => Vec::new(),
+    };
     let status = match &failure {
         None => StepStatus::Succeeded,
         Some(_) if live.stop_reason().is_some() => StepStatus::Cancelled,
         Some(_) => StepStatus::Failed,
     };
-    finish(live, at, planned, status, receipt)
+    finish(live, at, planned, status, receipt, unused)
         .await
         .map_err(report)?;
     match failure {
@@ -118,11 +130,14 @@ async fn finish(
     planned: &PlannedStep,
     status: StepStatus,
     receipt: Option<Receipt>,
+    unused: Vec<String>,
 ) -> Result<(), Error> {
     if let Some(receipt) = &receipt {
         let mut fields =
             serde_json::to_value(receipt).expect("a receipt has only string keys and serialises");
         fields["status"] = json!(status);
+        fields["grant"] = json!(planned.grant.record());
+        fields["unused"] = json!(unused);
         live.log
             .append(EventKind::Receipt, Some(&planned.name), fields)
             .await?;
@@ -131,6 +146,7 @@ async fn finish(
         body.steps[at].status = status;
         body.steps[at].finished_at = Some(Time::now());
         body.steps[at].receipt = receipt;
+        body.steps[at].unused = unused;
     })
     .await?;
     Ok(())
@@ -141,6 +157,7 @@ async fn execute(
     live: &Arc<Live>,
     planned: &PlannedStep,
     package: Option<Reader>,
+    cache: Option<PathBuf>,
     heard: &mut Heard,
 ) -> Result<Outcome, Error> {
     let component = host
@@ -148,7 +165,7 @@ async fn execute(
         .catalog
         .component(&planned.plugin.digest)
         .await?;
-    let preopens = preopens(host, live, planned).await?;
+    let preopens = preopens(host, live, planned, cache).await?;
     let mut spec = StepSpec::new(StepContext {
         deployment: live.id.to_string(),
         project: live.project.to_string(),
@@ -165,6 +182,7 @@ async fn execute(
         .await?;
     live.learn(&spec.secrets).await?;
     let redactor = live.redactor();
+    spec.net = planned.grant.net.clone();
     let stdin = package.map_or(Stdin::Closed, |package| feed(live, package));
     let mut step = host
         .activator
@@ -191,7 +209,58 @@ async fn execute(
     step.outcome().await.map_err(Error::Sandbox)
 }
 
-async fn preopens(host: &Inner, live: &Live, planned: &PlannedStep) -> Result<Vec<Preopen>, Error> {
+/// The step's cache, when it was granted one.
+async fn open_cache(
+    host: &Inner,
+    live: &Live,
+    planned: &PlannedStep,
+) -> Result<Option<Cache>, Error> {
+    if !planned.grant.cache {
+        return Ok(None);
+    }
+    let (data, project) = (host.data.clone(), live.project.clone());
+    let plugin = planned.plugin.name.clone();
+    let bytes = planned.grant.cache_bytes;
+    blocking(move || Cache::open(&data, &project, &plugin, bytes))
+        .await?
+        .map(Some)
+}
+
+/// Keeps a cache or throws it away; whether it was of any use.
+async fn close_cache(
+    host: &Inner,
+    live: &Live,
+    planned: &PlannedStep,
+    cache: Option<Cache>,
+    succeeded: bool,
+) -> Result<bool, Error> {
+    let Some(cache) = cache else {
+        return Ok(false);
+    };
+    let kept = blocking(move || cache.close(succeeded)).await??;
+    if !matches!(kept, Kept::Yes { .. }) {
+        host.empty_trash();
+    }
+    match kept {
+        Kept::Yes { used } => Ok(used),
+        Kept::No => Ok(true),
+        Kept::TooLarge(why) => {
+            let text = format!("the cache is discarded: {why}");
+            let fields = json!({ "text": text });
+            live.log
+                .append(EventKind::Warning, Some(&planned.name), fields)
+                .await?;
+            Ok(true)
+        }
+    }
+}
+
+async fn preopens(
+    host: &Inner,
+    live: &Live,
+    planned: &PlannedStep,
+    cache: Option<PathBuf>,
+) -> Result<Vec<Preopen>, Error> {
     let staging = host.data.staging(live.id);
     let release = staging.join(RELEASE);
     let tmp = staging.join(format!("tmp-{}", planned.name));
@@ -202,7 +271,7 @@ async fn preopens(host: &Inner, live: &Live, planned: &PlannedStep) -> Result<Ve
     };
     blocking(move || {
         make_dir(&tmp)?;
-        Ok(vec![
+        let mut preopens = vec![
             Preopen {
                 guest_path: "/release".to_owned(),
                 access,
@@ -213,7 +282,15 @@ async fn preopens(host: &Inner, live: &Live, planned: &PlannedStep) -> Result<Ve
                 access: Access::ReadWrite,
                 directory: open_dir(&tmp)?,
             },
-        ])
+        ];
+        if let Some(cache) = cache {
+            preopens.push(Preopen {
+                guest_path: "/cache".to_owned(),
+                access: Access::ReadWrite,
+                directory: open_dir(&cache)?,
+            });
+        }
+        Ok(preopens)
     })
     .await?
 }

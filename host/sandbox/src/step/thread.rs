@@ -1,5 +1,6 @@
 //! The thread of a step: a runtime of its own, one store, one guest, and whoever may stop it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,6 +145,7 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
         dropped_lines: printed.dropped_lines,
         dropped_bytes: printed.dropped_bytes,
         secrets_read: state.additions.secrets_read(),
+        hosts: BTreeMap::new(),
         granted: limits,
     };
     let input_error = if verdict.is_success() {

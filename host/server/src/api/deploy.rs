@@ -72,8 +72,10 @@ async fn receive(mut intake: Intake, mut arrival: Arrival) -> Result<Record, Pro
                 }
             }
             Ok(None) => break intake.finish().await.map_err(Problem::from),
-            // The intake is dropped unfinished, which ends the deployment.
-            Err(error) => break Err(error.into()),
+            Err(error) => {
+                intake.refuse(error.refusal(), error.to_string());
+                break Err(error.into());
+            }
         }
     };
     received.map_err(|problem| {

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use http::Method;
 
 use super::problem::Problem;
-use super::{Call, deploy, deployments, events, health, log, plugins, projects, secrets};
+use super::{Call, check, deploy, deployments, events, health, log, plugins, projects, secrets};
 
 /// What a handler comes to.
 pub(super) type Answer = BoxFuture<'static, Result<Response, Problem>>;
@@ -98,6 +98,13 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         CREATE,
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(deploy::create(call, project))
+        }),
+    ),
+    route(
+        Method::POST,
+        "/v1/projects/{project}/check",
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(check::check(call, project))
         }),
     ),
     route(

@@ -123,7 +123,9 @@ async fn a_package_that_is_too_large_is_refused_when_it_gets_there() {
     );
     let problem: Value = serde_json::from_str(&answer.body).unwrap();
     let record = server.ended(problem["deployment"].as_str().unwrap()).await;
-    assert_eq!(record["error"]["code"], "upload_interrupted");
+    // What the record says is what the client was told.
+    assert_eq!(record["error"]["code"], "package_too_large");
+    assert_eq!(record["error"]["message"], problem["detail"]);
 }
 
 #[tokio::test]

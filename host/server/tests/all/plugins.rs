@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cofferdam_deploy::SignaturePolicy;
+use cofferdam_deploy::{Policy, SignaturePolicy};
 use cofferdam_test_guests::{program, signed};
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -198,10 +198,11 @@ async fn a_deployment_that_was_accepted_runs_a_plugin_that_is_removed_meanwhile(
 #[tokio::test]
 async fn where_signatures_are_required_nothing_else_is_admitted() {
     let server = TestServer::start(|options| {
-        options.signatures = SignaturePolicy {
+        let signatures = SignaturePolicy {
             required: true,
             keys: vec![signed::KEY.to_owned()],
         };
+        options.policy = Policy::built_in().with_signatures(signatures);
     });
     let mut changed = signed::PROGRAM.to_vec();
     changed.extend_from_slice(b"\0\x05\x04more");

@@ -19,11 +19,11 @@ const DURATIONS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h
 
 /// Bytes, written as text with a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Size(pub(crate) u64);
+pub struct Size(pub u64);
 
 /// Milliseconds, written as text with a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Milliseconds(pub(crate) u64);
+pub struct Milliseconds(pub u64);
 
 impl std::str::FromStr for Size {
     type Err = String;
