@@ -9,6 +9,7 @@
 //! | a path or a link that leaves its preopen | `not-permitted` |
 //! | more open descriptors than granted | `insufficient-memory` |
 
+mod create;
 mod descriptors;
 mod listing;
 mod quota;
@@ -16,16 +17,16 @@ mod sameness;
 mod streams;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::filesystem::{
     Descriptor, Dir, FsPerms, OpenMode, WasiFilesystemCtx, WasiFilesystemCtxView,
 };
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    DescriptorFlags, DescriptorStat, ErrorCode, HostDescriptor as _, MetadataHashValue, OpenFlags,
-    PathFlags,
+    DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, HostDescriptor as _,
+    MetadataHashValue, OpenFlags, PathFlags,
 };
 use wasmtime_wasi::p2::{FsError, FsResult};
 use wasmtime_wasi::{ResourceTable, WasiCtx};
@@ -34,6 +35,7 @@ use self::listing::Listings;
 use self::quota::Exceeded;
 pub(crate) use self::quota::Quota;
 use self::sameness::Sameness;
+use self::streams::Growing;
 use crate::spec::{Access, Preopen};
 
 /// The preopen that is also the guest's `.`.
@@ -51,12 +53,21 @@ pub(crate) struct GuestDirectory {
     pub(crate) access: Access,
 }
 
+/// A descriptor that the guest holds.
+struct Held {
+    root: Root,
+    /// How long the file was when this descriptor, or a stream from it, last knew. It may have been shortened since:
+    /// then a write past its new end leaves a gap that was already paid for when the file had been that long. If it
+    /// is longer by now, whoever writes past this finds out by asking.
+    known_end: Arc<AtomicU64>,
+}
+
 /// The filesystem of one store.
 pub(crate) struct Files {
     /// Asks the runtime to do its file calls on the calling thread.
     context: WasiFilesystemCtx,
     preopens: Vec<GuestDirectory>,
-    roots: HashMap<u32, Root>,
+    held: HashMap<u32, Held>,
     handles_limit: usize,
     peak_handles: usize,
     listings: Listings,
@@ -102,7 +113,7 @@ impl Files {
                 .filesystem()
                 .clone(),
             preopens: directories,
-            roots: HashMap::new(),
+            held: HashMap::new(),
             handles_limit: usize::try_from(handles_limit).unwrap_or(usize::MAX),
             peak_handles: 0,
             listings: Listings::default(),
@@ -124,6 +135,13 @@ impl Files {
         match &mut self.reproducible {
             Some(sameness) => sameness.number(hash),
             None => hash,
+        }
+    }
+
+    /// What had this number is gone: the file system may give it to another file, or may not.
+    fn forget(&mut self, removed: Option<MetadataHashValue>) {
+        if let (Some(sameness), Some(real)) = (&mut self.reproducible, removed) {
+            sameness.forget(&real);
         }
     }
 
@@ -151,8 +169,9 @@ impl Files {
     }
 
     fn adopt(&mut self, descriptor: &Resource<Descriptor>, root: Root) {
-        self.roots.insert(descriptor.rep(), root);
-        self.peak_handles = self.peak_handles.max(self.roots.len());
+        let known_end = Arc::default();
+        self.held.insert(descriptor.rep(), Held { root, known_end });
+        self.peak_handles = self.peak_handles.max(self.held.len());
     }
 }
 
@@ -179,20 +198,25 @@ impl FilesystemView<'_> {
     }
 
     fn root(&self, fd: &Resource<Descriptor>) -> FsResult<Root> {
-        self.files
-            .roots
-            .get(&fd.rep())
-            .copied()
-            .ok_or_else(|| ErrorCode::BadDescriptor.into())
+        self.held(fd).map(|held| held.root)
     }
 
-    /// The file behind a descriptor that may be written.
-    fn writable(&self, fd: &Resource<Descriptor>) -> FsResult<Arc<File>> {
+    fn held(&self, fd: &Resource<Descriptor>) -> FsResult<&Held> {
+        let held = self.files.held.get(&fd.rep());
+        held.ok_or_else(|| ErrorCode::BadDescriptor.into())
+    }
+
+    /// The file behind a descriptor that may be written, and how long it is known to be.
+    fn writable(&self, fd: &Resource<Descriptor>) -> FsResult<Growing> {
         match self.table.get(fd)? {
             Descriptor::File(file) if file.perms.write_not_permitted() => {
                 Err(ErrorCode::NotPermitted.into())
             }
-            Descriptor::File(file) => Ok(Arc::clone(&file.file)),
+            Descriptor::File(file) => Ok(Growing {
+                file: Arc::clone(&file.file),
+                known_end: Arc::clone(&self.held(fd)?.known_end),
+                quota: Arc::clone(&self.files.quota),
+            }),
             Descriptor::Dir(_) => Err(ErrorCode::BadDescriptor.into()),
         }
     }
@@ -213,11 +237,48 @@ impl FilesystemView<'_> {
         }
     }
 
+    /// The real number of what has this name and no other. Only a guest that does not see it needs it.
+    async fn last_name(
+        &mut self,
+        directory: &Resource<Descriptor>,
+        path: &str,
+    ) -> Option<MetadataHashValue> {
+        self.files.reproducible.as_ref()?;
+        let again = || Resource::new_borrow(directory.rep());
+        let (flags, path) = (PathFlags::empty(), path.to_owned());
+        let mut inner = self.inner();
+        let stat = inner.stat_at(again(), flags, path.clone()).await.ok()?;
+        if stat.type_ != DescriptorType::Directory && stat.link_count > 1 {
+            return None;
+        }
+        inner.metadata_hash_at(again(), flags, path).await.ok()
+    }
+
     fn refund_file<T>(&self, result: FsResult<T>) -> FsResult<T> {
         if result.is_err() {
             self.files.quota.return_file();
         }
         result
+    }
+
+    /// Creates a file that is not there yet.
+    async fn create_new(
+        &mut self,
+        fd: Resource<Descriptor>,
+        path_flags: PathFlags,
+        path: String,
+        open_flags: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> FsResult<Resource<Descriptor>> {
+        if let Descriptor::Dir(directory) = self.table.get(&fd)?
+            && let Some(created) =
+                create::create_new(directory, path_flags, &path, open_flags, flags)
+        {
+            return Ok(self.table.push(created?)?);
+        }
+        self.inner()
+            .open_at(fd, path_flags, path, open_flags, flags)
+            .await
     }
 
     /// Opens a file, charging for it when that creates it.
@@ -238,8 +299,7 @@ impl FilesystemView<'_> {
         if open_flags.contains(OpenFlags::EXCLUSIVE) {
             self.files.quota.take_file().map_err(exceeded)?;
             let result = self
-                .inner()
-                .open_at(fd, path_flags, path, open_flags, flags)
+                .create_new(fd, path_flags, path, open_flags, flags)
                 .await;
             return self.refund_file(result);
         }
@@ -251,8 +311,7 @@ impl FilesystemView<'_> {
             let again = Resource::new_borrow(fd.rep());
             let exclusive = open_flags | OpenFlags::EXCLUSIVE;
             let result = self
-                .inner()
-                .open_at(again, path_flags, path.clone(), exclusive, flags)
+                .create_new(again, path_flags, path.clone(), exclusive, flags)
                 .await;
             match self.refund_file(result) {
                 Err(error) if is(&error, ErrorCode::Exist) => {}

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use wasmtime_wasi::async_trait;
@@ -13,6 +13,18 @@ use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
 
 use crate::control::Clock;
 use crate::spec::{InputError, Stdin};
+
+/// Bytes of an even piece: as much as a stream moves at once elsewhere.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// How the input is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pieces {
+    /// As it comes.
+    AsTheyCome,
+    /// Into pieces of one size, so that how fast it comes is not seen.
+    Even,
+}
 
 /// The input of one step. Every stream the guest asks for is the same input.
 #[derive(Debug, Clone)]
@@ -26,13 +38,16 @@ pub(crate) struct Input {
 struct State {
     channel: Option<mpsc::Receiver<Result<Bytes, InputError>>>,
     buffer: Bytes,
+    pieces: Pieces,
+    /// The beginning of an even piece.
+    gathered: BytesMut,
     /// An error that the guest has not seen yet.
     unseen: Option<InputError>,
     error: Option<InputError>,
 }
 
 impl Input {
-    pub(crate) fn new(stdin: Stdin, clock: Arc<Clock>) -> Self {
+    pub(crate) fn new(stdin: Stdin, clock: Arc<Clock>, pieces: Pieces) -> Self {
         let channel = match stdin {
             Stdin::Closed => None,
             Stdin::Channel(channel) => Some(channel),
@@ -40,6 +55,8 @@ impl Input {
         let state = State {
             channel,
             buffer: Bytes::new(),
+            pieces,
+            gathered: BytesMut::new(),
             unseen: None,
             error: None,
         };
@@ -70,13 +87,22 @@ impl Input {
 impl State {
     /// Ready when a read has something to say: bytes, an error, or the end.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.buffer.is_empty() && self.unseen.is_none() {
+        while self.buffer.is_empty() {
+            if self.gathered.len() >= PIECE_BYTES {
+                self.buffer = self.gathered.split_to(PIECE_BYTES).freeze();
+                continue;
+            }
             let Some(channel) = &mut self.channel else {
+                // What is left of an input that has ended, in whatever way, still comes before its end.
+                self.buffer = std::mem::take(&mut self.gathered).freeze();
                 return Poll::Ready(());
             };
             match channel.poll_recv(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(bytes))) => self.buffer = bytes,
+                Poll::Ready(Some(Ok(bytes))) => match self.pieces {
+                    Pieces::AsTheyCome => self.buffer = bytes,
+                    Pieces::Even => self.gathered.extend_from_slice(&bytes),
+                },
                 Poll::Ready(Some(Err(error))) => {
                     self.error = Some(error.clone());
                     self.unseen = Some(error);

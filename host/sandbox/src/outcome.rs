@@ -117,8 +117,14 @@ pub struct Receipt {
     pub peak_memory_bytes: u64,
     /// Bytes written, sparse growth included.
     pub bytes_written: u64,
+    /// Bytes read from files.
+    #[serde(default)]
+    pub bytes_read: u64,
     /// Files, directories and links created.
     pub files_created: u64,
+    /// Files and directories opened, those that it created among them.
+    #[serde(default)]
+    pub files_opened: u64,
     /// The most descriptors it held at once.
     pub peak_handles: u64,
     /// Lines printed and kept.

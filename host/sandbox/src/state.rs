@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::{HasData, Linker};
 use wasmtime_wasi::cli::{StdinStream, StdoutStream, WasiCli, WasiCliView as _};
-use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksCtxView, WasiClocksView as _};
 use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random, sockets};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView as _};
@@ -17,10 +17,10 @@ use wasmtime_wasi_http::{
 };
 
 use crate::additions::{Additions, AdditionsView, HasAdditions, bindings};
-use crate::clock::{ClocksView, HasClocks};
+use crate::clock::{ClocksView, HasClocks, HasPoll, PollView, Timers};
 use crate::filesystem::{Files, FilesystemView, HasFiles, Quota};
 use crate::memory::MemoryLimiter;
-use crate::virtuality::{SeededRandom, VirtualTime};
+use crate::virtuality::SeededRandom;
 
 /// Random bytes that one call returns: the host allocates them; keys and seeds are far smaller.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
@@ -46,7 +46,7 @@ pub(crate) struct State {
     pub(crate) files: Files,
     pub(crate) memory: MemoryLimiter,
     pub(crate) additions: Additions,
-    time: Option<VirtualTime>,
+    timers: Option<Timers>,
 }
 
 /// What differs between a step's state and a service's.
@@ -83,14 +83,15 @@ impl State {
         for (name, value) in parts.env {
             wasi.env(name, value);
         }
-        let time = parts.reproducible.map(|[mut secure, insecure]| {
-            let time = VirtualTime::default();
+        let timers = parts.reproducible.map(|[mut secure, insecure]| {
+            let timers = Timers::default();
+            let time = &timers.time;
             wasi.wall_clock(time.clone())
                 .monotonic_clock(time.clone())
                 .insecure_random_seed(secure.seed())
                 .secure_random(secure)
                 .insecure_random(insecure);
-            time
+            timers
         });
         let mut table = ResourceTable::new();
         table.set_max_capacity(
@@ -108,7 +109,7 @@ impl State {
             files: parts.files,
             memory: parts.memory,
             additions: parts.additions,
-            time,
+            timers,
         }
     }
 
@@ -178,9 +179,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<State, HasTable>(l, |state| {
         &mut state.table
     })?;
-    wasmtime_wasi_io::bindings::wasi::io::poll::add_to_linker::<State, HasTable>(l, |state| {
-        &mut state.table
-    })?;
+    wasmtime_wasi_io::bindings::wasi::io::poll::add_to_linker::<State, HasPoll>(l, poll)?;
     wasmtime_wasi_io::bindings::wasi::io::streams::add_to_linker::<State, HasTable>(l, |state| {
         &mut state.table
     })?;
@@ -225,10 +224,19 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 }
 
 fn clocks(state: &mut State) -> ClocksView<'_> {
-    let time = state.time.clone();
     ClocksView {
-        real: WasiClocksView::clocks(state),
-        time,
+        real: WasiClocksCtxView {
+            ctx: state.wasi.clocks(),
+            table: &mut state.table,
+        },
+        timers: state.timers.as_mut(),
+    }
+}
+
+fn poll(state: &mut State) -> PollView<'_> {
+    PollView {
+        table: &mut state.table,
+        timers: state.timers.as_mut(),
     }
 }
 

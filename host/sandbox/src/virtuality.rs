@@ -3,7 +3,7 @@
 //! | what a guest can see | in a reproducible step |
 //! |---|---|
 //! | wall clock | starts at [`EPOCH_SECONDS`] and goes on by [`STEP_NANOS`] with each look |
-//! | monotonic clock | the same, from zero; a sleep moves it and takes no time |
+//! | monotonic clock | the same, from zero; a sleep moves it and takes no time, unless something else is waited for |
 //! | random numbers, and so the order of hash tables | one stream for each component, config and step name |
 //! | the deployment's id | [`DEPLOYMENT`] |
 //! | times of files | the epoch |
@@ -12,8 +12,10 @@
 //! | the order of directory listings | by name |
 //! | bits of a NaN, relaxed SIMD | canonical in every step: see `engine` |
 //!
-//! How many bytes one read of standard input returns still depends on how they arrive, and how much memory there is
-//! on the machine: a step that makes its result of either is not reproducible.
+//! A file whose number was given up is forgotten: whether the next one gets it depends on the file system. Waiting for
+//! several things at once ends when all of them are ready, and standard input comes in pieces of one size, so that how
+//! fast anything is is not seen. How much memory the machine has still is, and a read of standard input that does not
+//! wait: a step that makes its result of either is not reproducible.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,9 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand_core::TryRng;
-use wasmtime_wasi::async_trait;
 use wasmtime_wasi::clocks::{HostMonotonicClock, HostWallClock};
-use wasmtime_wasi::p2::Pollable;
 
 use crate::spec::StepSpec;
 
@@ -47,20 +47,19 @@ pub(crate) struct VirtualTime(Arc<AtomicU64>);
 impl VirtualTime {
     /// Nanoseconds since the step began. Looking takes time.
     pub(crate) fn look(&self) -> u64 {
-        self.0.fetch_add(STEP_NANOS, Ordering::Relaxed)
+        let now = self.now();
+        self.pass_to(now.saturating_add(STEP_NANOS));
+        now
     }
 
-    /// Something that is ready at that time, which is at once: waiting for it makes it that time.
-    pub(crate) fn until(&self, nanos: u64) -> Sleep {
-        Sleep {
-            time: self.clone(),
-            nanos,
-        }
+    /// The same, without taking time.
+    pub(crate) fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
-    /// The same, so many nanoseconds from now.
-    pub(crate) fn after(&self, nanos: u64) -> Sleep {
-        self.until(self.0.load(Ordering::Relaxed).saturating_add(nanos))
+    /// Makes it that time, unless it is later already.
+    pub(crate) fn pass_to(&self, nanos: u64) {
+        self.0.fetch_max(nanos, Ordering::Relaxed);
     }
 }
 
@@ -81,21 +80,6 @@ impl HostWallClock for VirtualTime {
 
     fn now(&self) -> Duration {
         Duration::from_secs(EPOCH_SECONDS) + Duration::from_nanos(self.look())
-    }
-}
-
-/// A sleep in virtual time.
-pub(crate) struct Sleep {
-    time: VirtualTime,
-    nanos: u64,
-}
-
-#[async_trait]
-impl Pollable for Sleep {
-    async fn ready(&mut self) {
-        // Whoever may stop the guest has a turn.
-        tokio::task::yield_now().await;
-        self.time.0.fetch_max(self.nanos, Ordering::Relaxed);
     }
 }
 

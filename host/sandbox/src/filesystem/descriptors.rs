@@ -13,7 +13,8 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use super::streams::{ReadStream, WriteStream, write_at};
+use super::sameness::Sameness;
+use super::streams::{ReadStream, WriteStream};
 use super::{FilesystemView, exceeded};
 
 impl preopens::Host for FilesystemView<'_> {
@@ -54,7 +55,8 @@ impl HostDescriptor for FilesystemView<'_> {
             Descriptor::File(file) => file.file.clone(),
             Descriptor::Dir(_) => return Err(ErrorCode::IsDirectory.into()),
         };
-        let stream: DynInputStream = Box::new(ReadStream::at(file, offset));
+        let stream: DynInputStream =
+            Box::new(ReadStream::at(file, self.files.quota.clone(), offset));
         Ok(self.table.push(stream)?)
     }
 
@@ -63,9 +65,8 @@ impl HostDescriptor for FilesystemView<'_> {
         fd: Resource<Descriptor>,
         offset: Filesize,
     ) -> FsResult<Resource<DynOutputStream>> {
-        let file = self.writable(&fd)?;
-        let stream: DynOutputStream =
-            Box::new(WriteStream::at(file, self.files.quota.clone(), offset)?);
+        let growing = self.writable(&fd)?;
+        let stream: DynOutputStream = Box::new(WriteStream::at(growing, offset));
         Ok(self.table.push(stream)?)
     }
 
@@ -73,8 +74,8 @@ impl HostDescriptor for FilesystemView<'_> {
         &mut self,
         fd: Resource<Descriptor>,
     ) -> FsResult<Resource<DynOutputStream>> {
-        let file = self.writable(&fd)?;
-        let stream: DynOutputStream = Box::new(WriteStream::append(file, self.files.quota.clone()));
+        let growing = self.writable(&fd)?;
+        let stream: DynOutputStream = Box::new(WriteStream::append(growing));
         Ok(self.table.push(stream)?)
     }
 
@@ -84,17 +85,15 @@ impl HostDescriptor for FilesystemView<'_> {
         buffer: Vec<u8>,
         offset: Filesize,
     ) -> FsResult<Filesize> {
-        let file = self.writable(&fd)?;
-        let gap = offset.saturating_sub(file.metadata()?.len());
-        write_at(&file, &self.files.quota, &buffer, offset, gap)?;
+        self.writable(&fd)?.write_at(&buffer, offset)?;
         Ok(buffer.len() as Filesize)
     }
 
     // Charged here, done by the runtime.
 
     async fn set_size(&mut self, fd: Resource<Descriptor>, size: Filesize) -> FsResult<()> {
-        let file = self.writable(&fd)?;
-        let growth = size.saturating_sub(file.metadata()?.len());
+        let growing = self.writable(&fd)?;
+        let growth = size.saturating_sub(growing.file.metadata()?.len());
         self.files.quota.take_bytes(growth).map_err(exceeded)?;
         let result = self.inner().set_size(fd, size).await;
         if result.is_err() {
@@ -112,7 +111,7 @@ impl HostDescriptor for FilesystemView<'_> {
         flags: DescriptorFlags,
     ) -> FsResult<Resource<Descriptor>> {
         let root = self.root(&fd)?;
-        if self.files.roots.len() >= self.files.handles_limit {
+        if self.files.held.len() >= self.files.handles_limit {
             // WASI has no word for too many open files; this one says that trying later may help.
             return Err(ErrorCode::InsufficientMemory.into());
         }
@@ -120,6 +119,7 @@ impl HostDescriptor for FilesystemView<'_> {
             .open_charged(fd, path_flags, path, open_flags, flags)
             .await?;
         self.files.adopt(&opened, root);
+        self.files.quota.note_opened();
         Ok(opened)
     }
 
@@ -172,9 +172,12 @@ impl HostDescriptor for FilesystemView<'_> {
         new_path: String,
     ) -> FsResult<()> {
         self.same_root(&fd, &new_descriptor)?;
+        let replaced = self.last_name(&new_descriptor, &new_path).await;
         self.inner()
             .rename_at(fd, old_path, new_descriptor, new_path)
-            .await
+            .await?;
+        self.files.forget(replaced);
+        Ok(())
     }
 
     async fn read_directory(
@@ -185,7 +188,7 @@ impl HostDescriptor for FilesystemView<'_> {
     }
 
     fn drop(&mut self, fd: Resource<Descriptor>) -> wasmtime::Result<()> {
-        self.files.roots.remove(&fd.rep());
+        self.files.held.remove(&fd.rep());
         HostDescriptor::drop(&mut self.inner(), fd)
     }
 
@@ -228,7 +231,9 @@ impl HostDescriptor for FilesystemView<'_> {
         length: Filesize,
         offset: Filesize,
     ) -> FsResult<(Vec<u8>, bool)> {
-        self.inner().read(fd, length, offset).await
+        let read = self.inner().read(fd, length, offset).await?;
+        self.files.quota.note_read(read.0.len() as u64);
+        Ok(read)
     }
 
     async fn sync(&mut self, fd: Resource<Descriptor>) -> FsResult<()> {
@@ -272,11 +277,17 @@ impl HostDescriptor for FilesystemView<'_> {
         fd: Resource<Descriptor>,
         path: String,
     ) -> FsResult<()> {
-        self.inner().remove_directory_at(fd, path).await
+        let removed = self.last_name(&fd, &path).await;
+        self.inner().remove_directory_at(fd, path).await?;
+        self.files.forget(removed);
+        Ok(())
     }
 
     async fn unlink_file_at(&mut self, fd: Resource<Descriptor>, path: String) -> FsResult<()> {
-        self.inner().unlink_file_at(fd, path).await
+        let removed = self.last_name(&fd, &path).await;
+        self.inner().unlink_file_at(fd, path).await?;
+        self.files.forget(removed);
+        Ok(())
     }
 
     async fn is_same_object(
@@ -288,6 +299,12 @@ impl HostDescriptor for FilesystemView<'_> {
     }
 
     async fn metadata_hash(&mut self, fd: Resource<Descriptor>) -> FsResult<MetadataHashValue> {
+        if self.files.reproducible.is_some() {
+            let again = Resource::new_borrow(fd.rep());
+            if self.inner().stat(again).await?.link_count == 0 {
+                return Ok(Sameness::nameless());
+            }
+        }
         let hash = self.inner().metadata_hash(fd).await?;
         Ok(self.files.numbered(hash))
     }

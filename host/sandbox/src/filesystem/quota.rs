@@ -14,6 +14,8 @@ pub(crate) struct Quota {
     bytes: AtomicU64,
     files_limit: u64,
     files: AtomicU64,
+    read: AtomicU64,
+    opened: AtomicU64,
     refusal: OnceLock<String>,
     host_full: AtomicBool,
 }
@@ -35,6 +37,8 @@ impl Quota {
             bytes: AtomicU64::new(0),
             files_limit,
             files: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
             refusal: OnceLock::new(),
             host_full: AtomicBool::new(false),
         }
@@ -66,6 +70,26 @@ impl Quota {
 
     pub(crate) fn return_file(&self) {
         self.files.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Notes bytes that the guest has read from files.
+    pub(crate) fn note_read(&self, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Notes that the guest has opened a file or a directory.
+    pub(crate) fn note_opened(&self) {
+        self.opened.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Bytes read from files.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Acquire)
+    }
+
+    /// Files and directories opened.
+    pub(crate) fn files_opened(&self) -> u64 {
+        self.opened.load(Ordering::Acquire)
     }
 
     /// Notes that the host's own disk is full.

@@ -16,19 +16,34 @@ const MAX_NUMBERED: usize = 1_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Sameness {
     numbers: HashMap<(u64, u64), u64>,
+    /// Numbers are not given twice, whatever is forgotten.
+    last: u64,
 }
 
 impl Sameness {
     /// The same for every machine: the first file that is asked about is 1, the second 2.
     pub(super) fn number(&mut self, real: MetadataHashValue) -> MetadataHashValue {
-        let next = self.numbers.len() as u64 + 1;
         let key = (real.lower, real.upper);
         let lower = match self.numbers.get(&key) {
             Some(number) => *number,
             None if self.numbers.len() >= MAX_NUMBERED => 0,
-            None => *self.numbers.entry(key).or_insert(next),
+            None => {
+                self.last += 1;
+                self.numbers.insert(key, self.last);
+                self.last
+            }
         };
         MetadataHashValue { lower, upper: 0 }
+    }
+
+    /// A file without a name has no number: its own may go to another file as soon as it is closed.
+    pub(super) fn nameless() -> MetadataHashValue {
+        MetadataHashValue { lower: 0, upper: 0 }
+    }
+
+    /// This file is gone. File systems differ in whether the next one gets its number, and here none does.
+    pub(super) fn forget(&mut self, real: &MetadataHashValue) {
+        self.numbers.remove(&(real.lower, real.upper));
     }
 }
 

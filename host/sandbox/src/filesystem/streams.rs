@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use wasmtime_wasi::async_trait;
@@ -24,72 +25,78 @@ enum Position {
     End,
 }
 
-/// Writes a file in order.
+/// A file that a guest writes, and pays for.
 #[derive(Debug)]
-pub(super) struct WriteStream {
-    file: Arc<File>,
-    quota: Arc<Quota>,
-    position: Position,
-    /// How long the file was when the stream last knew. It may have been shortened since; then a write past its
-    /// new end leaves a gap that was already paid for when the file had been that long.
-    known_end: u64,
-    failed: bool,
+pub(super) struct Growing {
+    pub(super) file: Arc<File>,
+    pub(super) quota: Arc<Quota>,
+    /// See [`super::Held`].
+    pub(super) known_end: Arc<AtomicU64>,
 }
 
-impl WriteStream {
-    pub(super) fn at(file: Arc<File>, quota: Arc<Quota>, offset: u64) -> io::Result<Self> {
-        let known_end = if offset == 0 {
-            0
+impl Growing {
+    /// Charges for and writes all of `bytes`, and for the gap before them.
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let known = self.known_end.load(Ordering::Acquire);
+        let gap = if offset > known && !bytes.is_empty() {
+            let end = self.file.metadata()?.len();
+            self.known_end.fetch_max(end, Ordering::AcqRel);
+            offset.saturating_sub(end.max(known))
         } else {
-            file.metadata()?.len()
-        };
-        Ok(Self {
-            file,
-            quota,
-            position: Position::At(offset),
-            known_end,
-            failed: false,
-        })
-    }
-
-    pub(super) fn append(file: Arc<File>, quota: Arc<Quota>) -> Self {
-        Self {
-            file,
-            quota,
-            position: Position::End,
-            known_end: 0,
-            failed: false,
-        }
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let offset = match self.position {
-            Position::At(offset) => offset,
-            // Only this guest writes here, and it is inside this call, so the end does not move meanwhile.
-            Position::End => self.file.metadata()?.len(),
-        };
-        let length = bytes.len() as u64;
-        let gap = match self.position {
-            Position::At(_) => offset.saturating_sub(self.known_end),
-            Position::End => 0,
+            0
         };
         write_at(&self.file, &self.quota, bytes, offset, gap)?;
-        if let Position::At(offset) = &mut self.position {
-            *offset += length;
-            self.known_end = self.known_end.max(*offset);
+        if !bytes.is_empty() {
+            let end = offset.saturating_add(bytes.len() as u64);
+            self.known_end.fetch_max(end, Ordering::AcqRel);
         }
         Ok(())
     }
 }
 
-/// Charges for and writes all of `bytes`, and for the gap before them.
-pub(super) fn write_at(
-    file: &File,
-    quota: &Quota,
-    bytes: &[u8],
-    offset: u64,
-    gap: u64,
-) -> io::Result<()> {
+/// Writes a file in order.
+#[derive(Debug)]
+pub(super) struct WriteStream {
+    growing: Growing,
+    position: Position,
+    failed: bool,
+}
+
+impl WriteStream {
+    pub(super) fn at(growing: Growing, offset: u64) -> Self {
+        Self {
+            growing,
+            position: Position::At(offset),
+            failed: false,
+        }
+    }
+
+    pub(super) fn append(growing: Growing) -> Self {
+        Self {
+            growing,
+            position: Position::End,
+            failed: false,
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.position {
+            Position::At(offset) => {
+                self.growing.write_at(bytes, *offset)?;
+                *offset += bytes.len() as u64;
+                Ok(())
+            }
+            Position::End => {
+                // Only this guest writes here, and it is inside this call, so the end does not move meanwhile.
+                let Growing { file, quota, .. } = &self.growing;
+                write_at(file, quota, bytes, file.metadata()?.len(), 0)
+            }
+        }
+    }
+}
+
+/// Charges for and writes all of `bytes`, and for a gap before them.
+fn write_at(file: &File, quota: &Quota, bytes: &[u8], offset: u64, gap: u64) -> io::Result<()> {
     let length = bytes.len() as u64;
     if length == 0 {
         return Ok(());
@@ -153,14 +160,16 @@ impl OutputStream for WriteStream {
 #[derive(Debug)]
 pub(super) struct ReadStream {
     file: Arc<File>,
+    quota: Arc<Quota>,
     position: u64,
     ended: bool,
 }
 
 impl ReadStream {
-    pub(super) fn at(file: Arc<File>, position: u64) -> Self {
+    pub(super) fn at(file: Arc<File>, quota: Arc<Quota>, position: u64) -> Self {
         Self {
             file,
+            quota,
             position,
             ended: false,
         }
@@ -190,6 +199,7 @@ impl InputStream for ReadStream {
                 }
                 Ok(read) => {
                     self.position += read as u64;
+                    self.quota.note_read(read as u64);
                     buffer.truncate(read);
                     return Ok(buffer.freeze());
                 }

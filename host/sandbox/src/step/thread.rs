@@ -16,7 +16,7 @@ use crate::control::{Clock, Control, Stop, Stopped, millis, thread_cpu_time};
 use crate::error::Error;
 use crate::event::{OutputStream, StepEvent};
 use crate::filesystem::{Files, Quota};
-use crate::input::Input;
+use crate::input::{Input, Pieces};
 use crate::limits::Limits;
 use crate::memory::MemoryLimiter;
 use crate::outcome::{Outcome, Receipt, Verdict};
@@ -76,7 +76,12 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
     let clock = Arc::new(Clock::start());
     let redactor = Redactor::new(&spec.secrets);
     let console = Console::new(&limits, redactor.clone(), events);
-    let input = Input::new(stdin, Arc::clone(&clock));
+    let pieces = if spec.reproducible {
+        Pieces::Even
+    } else {
+        Pieces::AsTheyCome
+    };
+    let input = Input::new(stdin, Arc::clone(&clock), pieces);
     let quota = Arc::new(Quota::new(limits.disk_bytes, limits.files));
     let outputs_file = outputs::File::find(&preopens)?;
 
@@ -138,7 +143,9 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
         waited_ms: millis(clock.paused()),
         peak_memory_bytes: state.memory.peak(),
         bytes_written: quota.bytes(),
+        bytes_read: quota.bytes_read(),
         files_created: quota.files(),
+        files_opened: quota.files_opened(),
         peak_handles: state.files.peak_handles(),
         lines: printed.lines,
         output_bytes: printed.bytes,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde_json::json;
 
 use crate::harness::{PATIENCE, Run};
@@ -70,4 +71,48 @@ async fn a_virtual_sleep_can_be_cancelled() {
     started.step.cancel();
     let ended = started.end().await;
     assert!(!ended.outcome.verdict.is_success());
+}
+
+/// What a guest saw that waited for several things at once, with its input in pieces of this size.
+async fn waited(root: &Path, piece: usize, pause: Duration) -> Vec<String> {
+    let mut run = Run::of("wait");
+    run.spec.reproducible = true;
+    run.release = tempfile::tempdir_in(root).unwrap();
+    let (run, input) = run.stdin();
+    let started = run.start();
+    let sending = tokio::spawn(async move {
+        let bytes: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+        for piece in bytes.chunks(piece) {
+            let piece = Bytes::copy_from_slice(piece);
+            input.send(Ok(piece)).await.unwrap();
+            tokio::time::sleep(pause).await;
+        }
+    });
+    let ended = started.end().await;
+    sending.await.unwrap();
+    assert!(ended.outcome.verdict.is_success(), "{:?}", ended.outcome);
+    ended.lines().into_iter().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn how_fast_anything_is_is_not_seen() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let shm = Path::new("/dev/shm");
+    let other = if shm.is_dir() { shm } else { elsewhere.path() };
+    let first = waited(elsewhere.path(), 1000, Duration::ZERO).await;
+    let second = waited(other, 130_000, Duration::from_millis(30)).await;
+    assert_eq!(first, second);
+    let line = |what: &str| {
+        let line = first.iter().find_map(|line| line.strip_prefix(what));
+        line.unwrap_or_else(|| panic!("{what}: {first:#?}")).trim()
+    };
+    // The earlier of two moments comes first, and neither while there is input to wait for.
+    assert_eq!(line("two moments:"), "[1]");
+    assert_eq!(line("input and a moment:"), "[0]");
+    assert_eq!(line("a moment that is past, and input:"), "[0, 1]");
+    // Each file that came and went was another.
+    let mut numbers: Vec<&str> = line("numbers:").split(' ').collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 4, "{numbers:?}");
 }
