@@ -1,7 +1,7 @@
 //! What steps may touch: nothing but what they were given, and no more of it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
 
 use crate::harness::{Run, program, sandbox};
@@ -99,6 +99,9 @@ async fn ordinary_files_behave_ordinarily() {
         ended.lines()
     );
     assert_eq!(ended.lines(), ["all is well"]);
+    let receipt = &ended.outcome.receipt;
+    assert!(receipt.bytes_read > 0, "{receipt:?}");
+    assert!(receipt.files_opened > 0, "{receipt:?}");
 }
 
 #[tokio::test]
@@ -179,6 +182,56 @@ async fn no_known_trick_leaves_the_directories_or_changes_what_is_read_only() {
             .unwrap(),
         dated
     );
+}
+
+#[tokio::test]
+async fn a_directory_that_another_step_swaps_for_a_link_leads_nowhere() {
+    let base = TempDir::new().unwrap();
+    let (shared, outside) = (base.path().join("shared"), base.path().join("outside"));
+    for directory in [
+        &shared,
+        &outside,
+        &shared.join("door"),
+        &outside.join("room"),
+    ] {
+        fs::create_dir(directory).unwrap();
+    }
+    for directory in [&outside, &shared.join("door")] {
+        fs::write(directory.join("theirs"), "theirs").unwrap();
+    }
+    let snapshot = || {
+        let mut entries: Vec<_> = fs::read_dir(&outside)
+            .unwrap()
+            .map(|entry| {
+                let path = entry.unwrap().path();
+                let metadata = fs::symlink_metadata(&path).unwrap();
+                let content = fs::read(&path).ok();
+                (path, content, metadata.mode(), metadata.modified().unwrap())
+            })
+            .collect();
+        entries.sort();
+        (entries, fs::metadata(&outside).unwrap().modified().unwrap())
+    };
+    let before = snapshot();
+    let run = |role: &str| {
+        Run::of("swap")
+            .config(json!({ "role": role }))
+            .directory("/shared", Access::ReadWrite, &shared)
+            .end()
+    };
+    let (swapped, knocked) = tokio::join!(run("swap"), run("knock"));
+    for ended in [&swapped, &knocked] {
+        assert_eq!(
+            ended.outcome.verdict,
+            Verdict::Succeeded,
+            "{:?}",
+            ended.lines()
+        );
+    }
+    // It met the link, and was refused.
+    let refusals = knocked.lines()[0].strip_prefix("refused ").unwrap();
+    assert_ne!(refusals, "0");
+    assert_eq!(before, snapshot());
 }
 
 #[tokio::test]

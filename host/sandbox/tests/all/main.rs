@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod admission;
+mod exhausting;
 mod grants;
 mod harness;
 mod output;

@@ -1,6 +1,8 @@
 //! The sandbox with its steps in worker processes: the same tests as on a thread, and those of the second wall.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../all/exhausting.rs"]
+mod exhausting;
 #[path = "../all/grants.rs"]
 mod grants;
 #[path = "../all/harness.rs"]
