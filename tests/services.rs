@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `registry` | a plugin pulled from Debian's docker-registry |
 //! | `languages` | the same plugin, compiled from four languages, makes the same release |
+//! | `signatures` | a plugin signed by Debian's minisign, where the policy requires it |
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -18,3 +19,5 @@ mod registry;
     reason = "shared with the end-to-end tests, which use all of it"
 )]
 mod server;
+#[path = "services/signatures.rs"]
+mod signatures;
