@@ -10,6 +10,7 @@
 //! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
 //! | `reproducing` | the same release from two servers |
 //! | `secrets` | a secret that a step says in every way, and that is seen nowhere |
+//! | `policy` | ceilings, refusals with their line, and caches |
 //! | `watching` | events joined late, resumed, and left |
 //! | `crashing` | clients that go away, and a server that is killed |
 //! | `authoring` | a new plugin, its tests, its fixtures |
@@ -40,6 +41,8 @@ mod isolating;
 mod package;
 #[path = "e2e/plugins.rs"]
 mod plugins;
+#[path = "e2e/policy.rs"]
+mod policy;
 #[path = "e2e/reproducing.rs"]
 mod reproducing;
 #[path = "e2e/secrets.rs"]
