@@ -430,6 +430,7 @@ fn store(service: &Service, exchange: &Arc<Exchange>) -> Store<State> {
         files: State::no_files(),
         memory: MemoryLimiter::new(limits.memory_bytes, limits.table_elements),
         additions: Additions::for_service(name.clone()),
+        net: None,
         reproducible: None,
     };
     let (stdout, stderr) = (

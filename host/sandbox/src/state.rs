@@ -20,6 +20,7 @@ use crate::additions::{Additions, AdditionsView, HasAdditions, bindings};
 use crate::clock::{ClocksView, HasClocks, HasPoll, PollView, Timers};
 use crate::filesystem::{Files, FilesystemView, HasFiles, Quota};
 use crate::memory::MemoryLimiter;
+use crate::net::Client;
 use crate::virtuality::SeededRandom;
 
 /// Random bytes that one call returns: the host allocates them; keys and seeds are far smaller.
@@ -39,10 +40,11 @@ const TABLE_SPARE: usize = 4096;
 
 /// Everything a guest's host calls work on.
 pub(crate) struct State {
+    /// Before the table, which holds bodies that are being sent: they are not to end well when a guest is stopped.
+    sender: Sender,
     wasi: WasiCtx,
     table: ResourceTable,
     http: WasiHttpCtx,
-    deny: DenyHttp,
     pub(crate) files: Files,
     pub(crate) memory: MemoryLimiter,
     pub(crate) additions: Additions,
@@ -56,6 +58,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) files: Files,
     pub(crate) memory: MemoryLimiter,
     pub(crate) additions: Additions,
+    /// Where requests go; nowhere when there is none.
+    pub(crate) net: Option<Client>,
     /// For a reproducible step, its random numbers.
     pub(crate) reproducible: Option<[SeededRandom; 2]>,
 }
@@ -105,7 +109,7 @@ impl State {
             wasi: wasi.build(),
             table,
             http,
-            deny: DenyHttp,
+            sender: Sender(parts.net),
             files: parts.files,
             memory: parts.memory,
             additions: parts.additions,
@@ -131,15 +135,15 @@ impl WasiView for State {
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView {
-            hooks: &mut self.deny,
+            hooks: &mut self.sender,
             table: &mut self.table,
             ctx: &mut self.http,
         }
     }
 }
 
-/// Lets no request out.
-struct DenyHttp;
+/// Sends requests to the broker of a step that was granted a network, and lets no other out.
+struct Sender(Option<Client>);
 
 type Sent = Result<
     (
@@ -149,14 +153,22 @@ type Sent = Result<
     HttpError,
 >;
 
-impl WasiHttpHooks for DenyHttp {
+impl WasiHttpHooks for Sender {
     fn send_request(
         &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        Box::new(async { Err(HttpError::HttpRequestDenied) })
+        let Some(client) = &self.0 else {
+            return Box::new(async { Err(HttpError::HttpRequestDenied) });
+        };
+        let response = client.send(request, options);
+        Box::new(async move {
+            let nothing_more: Box<dyn Future<Output = Result<(), HttpError>> + Send> =
+                Box::new(async { Ok(()) });
+            Ok((response.await?, nothing_more))
+        })
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

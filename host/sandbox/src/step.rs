@@ -15,6 +15,7 @@ use crate::control::{Control, Stop};
 use crate::error::Error;
 use crate::event::StepEvent;
 use crate::lines::STEP_WORK;
+use crate::net::{self, Broker};
 use crate::outcome::{Outcome, Verdict};
 use crate::sandbox::Inner;
 use crate::spec::{Preopen, Stdin, StepSpec};
@@ -26,6 +27,7 @@ pub struct Step {
     outcome: oneshot::Receiver<Result<Outcome, Error>>,
     stop: StopOnDrop,
     component: Component,
+    broker: Option<Broker>,
 }
 
 /// Stops a step from anywhere.
@@ -55,12 +57,14 @@ impl Step {
         outcome: oneshot::Receiver<Result<Outcome, Error>>,
         control: Arc<Control>,
         component: Component,
+        broker: Option<Broker>,
     ) -> Self {
         Self {
             events,
             outcome,
             stop: StopOnDrop(control),
             component,
+            broker,
         }
     }
 
@@ -91,7 +95,12 @@ impl Step {
     pub async fn outcome(mut self) -> Result<Outcome, Error> {
         while self.events.recv().await.is_some() {}
         match (&mut self.outcome).await {
-            Ok(outcome) => outcome.map(|outcome| with_lines(outcome, &self.component)),
+            Ok(outcome) => outcome.map(|mut outcome| {
+                if let Some(broker) = self.broker.take() {
+                    outcome.receipt.hosts = broker.finish();
+                }
+                with_lines(outcome, &self.component)
+            }),
             Err(_) => Err(Error::host(
                 "whoever ran the step ended without saying how it did",
             )),
@@ -115,6 +124,7 @@ pub(crate) fn start(
     preopens: Vec<Preopen>,
     stdin: Stdin,
 ) -> Result<Step, Error> {
+    let (net, broker) = net::open(&spec)?.unzip();
     let control = Arc::new(Control::default());
     let (events, receiver) = mpsc::channel(EVENT_CAPACITY);
     let (done, outcome) = oneshot::channel();
@@ -126,6 +136,7 @@ pub(crate) fn start(
         stdin,
         control: Arc::clone(&control),
         events,
+        net,
     };
     std::thread::Builder::new()
         .name("cofferdam-step".to_owned())
@@ -134,5 +145,5 @@ pub(crate) fn start(
             let _ = done.send(run(job));
         })
         .map_err(Error::Thread)?;
-    Ok(Step::new(receiver, outcome, control, component))
+    Ok(Step::new(receiver, outcome, control, component, broker))
 }

@@ -1,6 +1,7 @@
 //! The thread of a step: a runtime of its own, one store, one guest, and whoever may stop it.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::filesystem::{Files, Quota};
 use crate::input::{Input, Pieces};
 use crate::limits::Limits;
 use crate::memory::MemoryLimiter;
+use crate::net::Client;
 use crate::outcome::{Outcome, Receipt, Verdict};
 use crate::redact::Redactor;
 use crate::sandbox::Inner;
@@ -38,15 +40,19 @@ pub(crate) struct Job {
     pub(crate) stdin: Stdin,
     pub(crate) control: Arc<Control>,
     pub(crate) events: mpsc::Sender<StepEvent>,
+    /// The stream to the broker of its network.
+    pub(crate) net: Option<UnixStream>,
 }
 
 /// Runs a step to its end. When this returns, its store is gone.
 pub(crate) fn run(job: Job) -> Result<Outcome, Error> {
     let cpu_start = thread_cpu_time();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .map_err(Error::Thread)?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time();
+    if job.net.is_some() {
+        runtime.enable_io();
+    }
+    let runtime = runtime.build().map_err(Error::Thread)?;
     runtime.block_on(Box::pin(step(job, cpu_start)))
 }
 
@@ -65,6 +71,7 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
         stdin,
         control,
         events,
+        net,
     } = job;
     let slot = tokio::select! {
         biased;
@@ -85,7 +92,11 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
     let quota = Arc::new(Quota::new(limits.disk_bytes, limits.files));
     let outputs_file = outputs::File::find(&preopens)?;
 
-    let state = state(&component, &spec, preopens, &quota, &input, &console);
+    let net = match net {
+        Some(net) => Some(Client::new(net, limits.connections).await?),
+        None => None,
+    };
+    let state = state(&component, &spec, preopens, &quota, &input, &console, net);
     let mut store = Store::new(&sandbox.engine, state);
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
@@ -177,6 +188,7 @@ fn state(
     quota: &Arc<Quota>,
     input: &Input,
     console: &Console,
+    net: Option<Client>,
 ) -> State {
     let limits = &spec.limits;
     let env = spec::environment(spec);
@@ -196,6 +208,7 @@ fn state(
             limits,
             console.clone(),
         ),
+        net,
         reproducible: spec.reproducible.then(|| {
             ["secure", "insecure"].map(|name| SeededRandom::new(spec, component.digest(), name))
         }),

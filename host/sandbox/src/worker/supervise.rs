@@ -29,6 +29,7 @@ use crate::control::{Clock, Control, Stop, millis};
 use crate::error::Error;
 use crate::event::StepEvent;
 use crate::limits::Limits;
+use crate::net;
 use crate::outcome::{Outcome, Receipt, Verdict};
 use crate::sandbox::Inner;
 use crate::spec::{Preopen, Stdin, StepSpec};
@@ -64,6 +65,7 @@ pub(crate) fn start(
         Error::specification("a step in a worker process is started within a tokio runtime")
     })?;
     let artifact = component.artifact()?;
+    let (net, broker) = net::open(&spec)?.unzip();
     let control = Arc::new(Control::default());
     let (events, receiver) = mpsc::channel(EVENT_CAPACITY);
     let (done, outcome) = oneshot::channel();
@@ -77,6 +79,7 @@ pub(crate) fn start(
             .map(|preopen| (preopen.guest_path.clone(), preopen.access))
             .collect(),
         input: matches!(stdin, Stdin::Channel(_)),
+        net: net.is_some(),
         spec,
     };
     let step = Supervised {
@@ -85,10 +88,17 @@ pub(crate) fn start(
         job,
         artifact,
         preopens,
+        net,
         control: Arc::clone(&control),
     };
     runtime.spawn(step.supervise(stdin, events, done));
-    Ok(Step::new(receiver, outcome, control, component.clone()))
+    Ok(Step::new(
+        receiver,
+        outcome,
+        control,
+        component.clone(),
+        broker,
+    ))
 }
 
 /// A step that is to run in a worker.
@@ -98,6 +108,8 @@ struct Supervised {
     job: StepJob,
     artifact: File,
     preopens: Vec<Preopen>,
+    /// The guest's end of its network.
+    net: Option<UnixStream>,
     control: Arc<Control>,
 }
 
@@ -262,6 +274,7 @@ impl Supervised {
         let directories = self.preopens.iter();
         descriptors.extend(directories.map(|preopen| preopen.directory.as_fd()));
         descriptors.extend(input.map(|input| input.as_fd()));
+        descriptors.extend(self.net.iter().map(std::os::fd::AsFd::as_fd));
         link.send_job(&Job::Step(Box::new(self.job.clone())), &descriptors)
             .await?;
         match link.next().await?.ok_or_else(ended)? {

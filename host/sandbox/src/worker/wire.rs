@@ -56,7 +56,7 @@ const STDERR_CUT: u8 = 4;
 /// What a worker is to do. Its descriptors come in the order in which they are named here.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Job {
-    /// Run a step. Descriptors: the compiled component, then each directory, then the input.
+    /// Run a step. Descriptors: the compiled component, then each directory, then the input, then the network.
     Step(Box<StepJob>),
     /// Compile a component. Descriptors: the WebAssembly, and an empty file for the result.
     Compile {
@@ -78,6 +78,8 @@ pub(super) struct StepJob {
     pub(super) secrets: Secrets,
     pub(super) preopens: Vec<(String, Access)>,
     pub(super) input: bool,
+    /// Whether it has a network: its stream to the broker is the last descriptor.
+    pub(super) net: bool,
 }
 
 /// What the host says after the job.

@@ -5,6 +5,7 @@ mod admission;
 mod exhausting;
 mod grants;
 mod harness;
+mod net;
 mod output;
 mod reproducible;
 mod secrets;

@@ -7,6 +7,8 @@ mod exhausting;
 mod grants;
 #[path = "../all/harness.rs"]
 mod harness;
+#[path = "../all/net.rs"]
+mod net;
 #[path = "../all/output.rs"]
 mod output;
 #[path = "../all/reproducible.rs"]

@@ -53,6 +53,7 @@ pub(super) fn run(
         secrets,
         preopens,
         input,
+        net,
     } = job;
     spec.secrets = secrets;
     let mut descriptors = descriptors.into_iter();
@@ -74,7 +75,8 @@ pub(super) fn run(
             })
         })
         .collect::<Result<Vec<_>, &str>>()?;
-    let input = input.then(next).transpose()?.map(UnixStream::from);
+    let input = input.then(&mut next).transpose()?.map(UnixStream::from);
+    let net = net.then(next).transpose()?.map(UnixStream::from);
     drop(artifact);
 
     let status = walls::raise(&Needs::step(landlock, &spec.limits, &preopens))?;
@@ -106,6 +108,7 @@ pub(super) fn run(
         stdin,
         control,
         events,
+        net,
     });
     // Everything that was said goes first.
     let sent = sending.join();
