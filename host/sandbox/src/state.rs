@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmtime::Engine;
-use wasmtime::component::{HasData, Linker};
+use wasmtime::component::{HasData, Linker, Resource};
 use wasmtime_wasi::cli::{StdinStream, StdoutStream, WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksCtxView, WasiClocksView as _};
 use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random, sockets};
@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{
     Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
     WasiHttpView,
 };
+use wasmtime_wasi_io::bindings::wasi::io::error as io_error;
 
 use crate::additions::{Additions, AdditionsView, HasAdditions, bindings};
 use crate::clock::{ClocksView, HasClocks, HasPoll, PollView, Timers};
@@ -183,14 +184,36 @@ impl HasData for HasTable {
     type Data<'a> = &'a mut ResourceTable;
 }
 
+/// How host calls see the errors of streams.
+struct ErrorsView<'a>(&'a mut ResourceTable);
+
+/// Names [`ErrorsView`] to the linker.
+struct HasErrors;
+
+impl HasData for HasErrors {
+    type Data<'a> = ErrorsView<'a>;
+}
+
+impl io_error::Host for ErrorsView<'_> {}
+
+impl io_error::HostError for ErrorsView<'_> {
+    fn drop(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<()> {
+        self.0.delete(error)?;
+        Ok(())
+    }
+
+    /// What went wrong, without the host's own backtrace, which the runtime would add where one is captured.
+    fn to_debug_string(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<String> {
+        Ok(format!("{:#}", self.0.get(&error)?))
+    }
+}
+
 /// Everything a guest may import. What it may do with it is decided when it is called.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     let l = &mut linker;
 
-    wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<State, HasTable>(l, |state| {
-        &mut state.table
-    })?;
+    io_error::add_to_linker::<State, HasErrors>(l, |state| ErrorsView(&mut state.table))?;
     wasmtime_wasi_io::bindings::wasi::io::poll::add_to_linker::<State, HasPoll>(l, poll)?;
     wasmtime_wasi_io::bindings::wasi::io::streams::add_to_linker::<State, HasTable>(l, |state| {
         &mut state.table

@@ -240,7 +240,7 @@ impl FromStr for IpRange {
             IpAddr::V6(address) => address.to_bits(),
         };
         let host_bits = longest - prefix;
-        if host_bits < 128 && start.trailing_zeros() < u32::from(host_bits) && start != 0 {
+        if start != 0 && start.trailing_zeros() < u32::from(host_bits) {
             return Err(refused(
                 text,
                 "names a single address before its prefix; write the first address of the range",

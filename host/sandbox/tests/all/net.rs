@@ -242,7 +242,7 @@ async fn an_upstream_can_neither_forge_a_failure_nor_send_a_guest_elsewhere() {
         [
             "200 2 [] ok",
             "302 0 [\"location\"] ",
-            "error after 200: ConnectionTerminated",
+            "error after 200: connection terminated",
         ]
     );
     assert_eq!(server.requests(), 3);
@@ -275,7 +275,7 @@ async fn limits_on_requests_and_bytes_hold() {
         .await;
     assert_eq!(
         succeeded(&ended),
-        ["error after 200: HttpResponseBodySize(None)"]
+        ["error after 200: HTTP response body size exceeds limit"]
     );
     assert!(ended.outcome.receipt.hosts[&to].bytes_in <= 9 << 20);
 }
