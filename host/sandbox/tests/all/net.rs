@@ -107,8 +107,11 @@ async fn answer(
         _ => (text("what?"), false),
     };
     stream.write_all(first.as_bytes()).await?;
-    while endless {
-        stream.write_all(&[b'e'; 16 << 10]).await?;
+    if endless {
+        // Until the other end has had enough.
+        loop {
+            stream.write_all(&[b'e'; 16 << 10]).await?;
+        }
     }
     stream.shutdown().await
 }
