@@ -50,7 +50,7 @@ fn send(request: &Value) -> Result<FutureIncomingResponse, String> {
         let _ = options.set_first_byte_timeout(Some(millis * 1_000_000));
     }
     let body = outgoing.body().map_err(|()| "no body".to_owned())?;
-    let response = outgoing_handler::handle(outgoing, Some(options)).map_err(name)?;
+    let response = outgoing_handler::handle(outgoing, Some(options)).map_err(|error| name(&error))?;
     let mut left = request["send"].as_u64().unwrap_or(0);
     let stream = body.write().map_err(|()| "no body".to_owned())?;
     let piece = [b'x'; 4096];
@@ -71,7 +71,7 @@ fn receive(request: &Value, response: &FutureIncomingResponse) -> Result<String,
     response.subscribe().block();
     let response = match response.get() {
         Some(Ok(Ok(response))) => response,
-        Some(Ok(Err(error))) => return Err(name(error)),
+        Some(Ok(Err(error))) => return Err(name(&error)),
         _ => return Err("no response".to_owned()),
     };
     let status = response.status();
@@ -97,7 +97,7 @@ fn receive(request: &Value, response: &FutureIncomingResponse) -> Result<String,
             Err(StreamError::Closed) => break,
             Err(StreamError::LastOperationFailed(error)) => {
                 let code = wasip2::http::types::http_error_code(&error);
-                let code = code.map_or_else(|| error.to_debug_string(), name);
+                let code = code.map_or_else(|| error.to_debug_string(), |error| name(&error));
                 return Err(format!("after {status}: {code}"));
             }
         }
@@ -109,7 +109,7 @@ fn receive(request: &Value, response: &FutureIncomingResponse) -> Result<String,
     Ok(format!("{status} {bytes} {headers:?} {first}"))
 }
 
-fn name(error: ErrorCode) -> String {
+fn name(error: &ErrorCode) -> String {
     let text = format!("{error:?}");
     text.trim_start_matches("ErrorCode::").to_owned()
 }
