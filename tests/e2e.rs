@@ -8,6 +8,7 @@
 //! | `failing` | every way in which a step can fail, and the code it gets |
 //! | `escaping` | archives and guests that try to leave |
 //! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
+//! | `networking` | a granted host reached from a worker, and no other |
 //! | `reproducing` | the same release from two servers |
 //! | `secrets` | a secret that a step says in every way, and that is seen nowhere |
 //! | `policy` | ceilings, refusals with their line, and caches |
@@ -37,6 +38,8 @@ mod examples;
 mod failing;
 #[path = "e2e/isolating.rs"]
 mod isolating;
+#[path = "e2e/networking.rs"]
+mod networking;
 #[path = "e2e/package.rs"]
 mod package;
 #[path = "e2e/plugins.rs"]

@@ -50,7 +50,8 @@ fn send(request: &Value) -> Result<FutureIncomingResponse, String> {
         let _ = options.set_first_byte_timeout(Some(millis * 1_000_000));
     }
     let body = outgoing.body().map_err(|()| "no body".to_owned())?;
-    let response = outgoing_handler::handle(outgoing, Some(options)).map_err(|error| name(&error))?;
+    let response =
+        outgoing_handler::handle(outgoing, Some(options)).map_err(|error| name(&error))?;
     let mut left = request["send"].as_u64().unwrap_or(0);
     let stream = body.write().map_err(|()| "no body".to_owned())?;
     let piece = [b'x'; 4096];
