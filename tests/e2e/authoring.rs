@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::server::{Server, cofferdam};
 
-/// The crates.io packages that this workspace uses are all that a new plugin needs, so its builds share a target
+/// The published packages that this workspace uses are all that a new plugin needs, so its builds share a target
 /// directory and its lock file starts as ours.
 pub(crate) const TARGET: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/plugins");
 
