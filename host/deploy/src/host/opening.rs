@@ -1,0 +1,106 @@
+//! Opening a data directory, and what a start brings into order.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use cofferdam_blobs::{Store, StoreOptions};
+use cofferdam_ledger::Ledger;
+use cofferdam_sandbox::worker::{Isolation, Landlock, LandlockStatus, landlock_status};
+use cofferdam_sandbox::{Sandbox, SandboxOptions};
+use tokio::sync::Notify;
+
+use super::{Host, HostOptions, Inner};
+use crate::activation::Activator;
+use crate::catalog::{Catalog, blocking};
+use crate::data_dir::DataDir;
+use crate::error::Error;
+use crate::events::EventLogs;
+use crate::queue::Queue;
+use crate::route::Routes;
+use crate::secrets::SecretStore;
+use crate::signature::TrustedKeys;
+use crate::token;
+
+/// Says which of the walls around a step do not stand, once.
+fn warn_of_missing_walls(isolation: &Isolation) {
+    let Isolation::Worker(workers) = isolation else {
+        tracing::warn!(
+            "steps run on threads of the server: WebAssembly is the only wall between a package and this machine"
+        );
+        return;
+    };
+    let status = match workers.landlock {
+        Landlock::Off => LandlockStatus::Off,
+        Landlock::Prefer | Landlock::Require => landlock_status(),
+    };
+    if !status.is_enforced() {
+        tracing::warn!(
+            "Landlock is {status}: the kernel does not confine steps to their directories, WebAssembly alone does"
+        );
+    }
+}
+
+impl Host {
+    /// Opens the data directory, brings everything that a crash left into order, and serves what was
+    /// active.
+    ///
+    /// # Errors
+    ///
+    /// When the directory is another server's, of another format or not usable.
+    pub async fn open(options: HostOptions) -> Result<Self, Error> {
+        let HostOptions {
+            data,
+            shipped,
+            domain,
+            isolation,
+            policy,
+        } = options;
+        let keys = TrustedKeys::of(&policy.signatures())?;
+        let data = Arc::new(blocking(move || DataDir::open(&data)).await??);
+        let ledger = Ledger::open(&data.ledger()).await?;
+        let blobs = Store::open(&data.blobs(), StoreOptions::default()).await?;
+        let logs = EventLogs::open(data.events())?;
+        let mut sandbox_options = SandboxOptions::default();
+        sandbox_options.cache_dir = Some(data.compiled());
+        warn_of_missing_walls(&isolation);
+        sandbox_options.isolation = isolation;
+        let sandbox = blocking(move || Sandbox::new(sandbox_options))
+            .await?
+            .map_err(Error::Sandbox)?;
+        let catalog = Catalog::new(
+            ledger.clone(),
+            sandbox.clone(),
+            data.plugins(),
+            keys,
+            &shipped,
+        );
+
+        let secrets = SecretStore::new(ledger.clone(), data.secrets_key());
+
+        let inner = Arc::new(Inner {
+            data,
+            ledger,
+            blobs,
+            logs,
+            secrets,
+            activator: Activator {
+                catalog,
+                sandbox,
+                domain,
+                policy: Arc::new(policy),
+            },
+            routes: Routes::default(),
+            queue: Queue::default(),
+            live: Mutex::default(),
+            idle: Notify::new(),
+            ingress: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        token::ensure_admin(&inner.data, &inner.ledger).await?;
+        inner.secrets.check().await?;
+        crate::recovery::recover(&inner).await?;
+        inner.activator.catalog.collect_orphans().await?;
+        inner.activator.catalog.admit_shipped(&shipped).await?;
+        Ok(Self { inner })
+    }
+}
