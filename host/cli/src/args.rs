@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod plugin;
 mod policy;
 mod secret;
@@ -12,6 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::plugin::PluginFile;
 use crate::project::Project;
 
+pub(crate) use audit::AuditArgs;
 pub(crate) use plugin::{
     PluginAddArgs, PluginCommand, PluginNewArgs, PluginRemoveArgs, PluginShowArgs, PluginTestArgs,
 };
@@ -82,6 +84,8 @@ pub(crate) enum Command {
     /// Ask what a package would be granted
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Show who did what, newest first
+    Audit(AuditArgs),
 }
 
 const UP_HELP: &str = "\
@@ -328,6 +332,7 @@ impl Command {
             Command::Plugin(command) => command.json(),
             Command::Secret(command) => command.json(),
             Command::Policy(command) => command.json(),
+            Command::Audit(args) => args.json,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+pub(crate) mod audit;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
 pub(crate) mod events;

@@ -98,6 +98,7 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::Plugin(command) => cmd::plugin::run(command).await,
         Command::Secret(command) => cmd::secret::run(command).await,
         Command::Policy(command) => cmd::policy::run(command).await,
+        Command::Audit(arguments) => cmd::audit::run(arguments).await,
     }
 }
 

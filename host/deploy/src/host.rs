@@ -59,7 +59,7 @@ pub struct HostOptions {
 /// The host. Cloning is cheap; all clones are one host.
 #[derive(Debug, Clone)]
 pub struct Host {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]

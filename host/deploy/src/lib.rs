@@ -24,6 +24,7 @@
 //! | `recovery` | what a start does about what the last run left |
 //! | `secrets` | values that steps are granted by name, sealed at rest |
 //! | `catalog`, `token`, `data_dir` | admitted plugins, bearer tokens, the directory itself |
+//! | `audit` | who did what |
 //! | `signature` | which keys the operator trusts to sign plugins |
 //!
 //! # Example
@@ -48,6 +49,7 @@
 //! ```
 
 mod activation;
+mod audit;
 mod cache;
 mod catalog;
 mod check;
@@ -75,6 +77,7 @@ mod status;
 mod token;
 pub mod units;
 
+pub use audit::{Act, AuditEntry, AuditQuery, Origin};
 pub use catalog::{Admission, PluginView, ShippedPlugin};
 pub use check::{Check, StepCheck};
 pub use cofferdam_sandbox::worker::{Isolation, WorkerOptions};

@@ -97,6 +97,8 @@ impl fmt::Display for Scope {
 pub struct Identity {
     /// The token's id; safe to log.
     pub id: Uuid,
+    /// What it is called, if it has a name.
+    pub name: Option<String>,
     /// What it allows.
     pub scopes: Vec<Scope>,
 }
@@ -132,7 +134,11 @@ pub(crate) async fn authenticate(ledger: &Ledger, token: &str) -> Result<Option<
         .split_whitespace()
         .map(str::parse)
         .collect::<Result<_, _>>()?;
-    Ok(Some(Identity { id: row.id, scopes }))
+    Ok(Some(Identity {
+        id: row.id,
+        name: None,
+        scopes,
+    }))
 }
 
 /// Makes sure that `DIR/admin.token` holds a token that works, and writes a new one when it does not.

@@ -4,7 +4,10 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::{NewDeployment, PluginRow, ReleaseRow, SecretRow, TokenRow};
+use crate::{
+    DeliveryRow, NewActivation, NewAudit, NewDeployment, PluginRow, ReleaseRow, SecretRow,
+    ServiceRow, TokenRow, WebhookRow,
+};
 
 /// What a commit must survive before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,4 +97,79 @@ pub enum Change {
         /// Its id.
         id: Uuid,
     },
+    /// Forgets a release that no project serves.
+    RemoveRelease {
+        /// Its id.
+        id: Uuid,
+    },
+    /// Forgets a project and everything that belongs to it, but for the audit log. One that is not there is
+    /// gone already. All its deployments must have ended.
+    RemoveProject {
+        /// Its name.
+        name: String,
+    },
+    /// A change of which the feed says nothing.
+    Beside(Beside),
+}
+
+/// Changes of records that are this machine's own, or that go with another change: the feed says nothing of
+/// them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beside {
+    /// Adds to the audit log.
+    Audit(NewAudit),
+    /// Adds to the history of a project's pointer, in the commit that moves it.
+    Activation(NewActivation),
+    /// Keeps a deployment's release and package from any retention.
+    Pin {
+        /// The deployment.
+        deployment: Uuid,
+        /// Its project.
+        project: String,
+        /// When, in milliseconds since the epoch.
+        at: i64,
+    },
+    /// Takes a pin away, if there is one.
+    Unpin {
+        /// The deployment.
+        deployment: Uuid,
+    },
+    /// Records how a service does, if that is news.
+    PutService(ServiceRow),
+    /// Forgets the services of a release.
+    RemoveServices {
+        /// The project.
+        project: String,
+        /// The release.
+        release: Uuid,
+    },
+    /// Records where a project's news go; a later one replaces it.
+    PutWebhook(WebhookRow),
+    /// Forgets where a project's news go, and what was still to be told.
+    RemoveWebhook {
+        /// The project.
+        project: String,
+    },
+    /// Puts news where they wait to be told, if the project has a webhook.
+    Enqueue(DeliveryRow),
+    /// Puts off a delivery that nobody took.
+    Postpone {
+        /// The delivery.
+        delivery: Uuid,
+        /// When to try next, in milliseconds since the epoch.
+        next_at: i64,
+        /// Why nobody took it.
+        error: String,
+    },
+    /// Forgets a delivery, which was taken or is given up.
+    Dequeue {
+        /// The delivery.
+        delivery: Uuid,
+    },
+}
+
+impl From<Beside> for Change {
+    fn from(beside: Beside) -> Change {
+        Change::Beside(beside)
+    }
 }

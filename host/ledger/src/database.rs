@@ -17,7 +17,7 @@ use crate::{Error, error::is_no_database};
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// The newest format this crate knows: what the last migration writes into the `format` row.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 42;
 
 /// "COFF", written by the first migration.
 const APPLICATION_ID: i64 = 0x434f_4646;

@@ -13,6 +13,7 @@
 //! - `database`: opening the file: the `SQLite` version, whether it is a ledger, its format, migrations
 //! - `writer`: the one task that writes, and how each change is applied
 //! - `read`: the queries, and the feed
+//! - `audit`, `releases`, `webhooks`: who did what, what became of releases, and who is told; none of it in the feed
 //! - `error`: [`Error`]
 //!
 //! # Commits
@@ -55,11 +56,14 @@
 //! Queries and columns are those that Postgres understands too; what is particular to `SQLite` is in
 //! `database` and in `migrations/sqlite`.
 
+mod audit;
 mod change;
 mod database;
 mod error;
 mod read;
 mod record;
+mod releases;
+mod webhooks;
 mod writer;
 
 use std::{path::Path, sync::Arc};
@@ -67,13 +71,16 @@ use std::{path::Path, sync::Arc};
 use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
-pub use change::{Change, Commit, Durability};
+pub use audit::{AuditFilter, AuditRow, MAX_AUDIT_ROWS, NewAudit};
+pub use change::{Beside, Change, Commit, Durability};
 pub use error::Error;
 pub use read::MAX_PAGE;
 pub use record::{
     ChangeRow, DeploymentFilter, DeploymentRow, Kind, NewDeployment, PluginRow, ProjectRow,
     ReleaseRow, SecretRow, TokenRow,
 };
+pub use releases::{ActivationRow, MAX_ACTIVATIONS, NewActivation, ServiceRow};
+pub use webhooks::{DeliveryRow, MAX_WAITING_DELIVERIES, WebhookRow};
 
 use writer::Message;
 
@@ -138,6 +145,10 @@ impl Ledger {
         let sent = self.shared.writer.send(message).await;
         sent.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
+    }
+
+    pub(crate) fn readers(&self) -> &SqlitePool {
+        &self.shared.readers
     }
 
     /// Closes the ledger for all its handles, once the commits before this are done. What was committed

@@ -390,7 +390,7 @@ pub(crate) fn id(what: &str, text: &str) -> Result<Uuid, Error> {
 }
 
 /// A pool that was closed is the ledger being closed, not a failure.
-fn read_error(error: sqlx::Error) -> Error {
+pub(crate) fn read_error(error: sqlx::Error) -> Error {
     match error {
         sqlx::Error::PoolClosed => Error::Closed,
         other => other.into(),

@@ -4,6 +4,7 @@
 //! route's handler runs with what was authorised, and not before a byte of the body was asked for. What
 //! goes wrong on the way is a [`Problem`].
 
+mod audit;
 mod auth;
 mod check;
 mod deploy;
@@ -189,9 +190,27 @@ impl Call {
 async fn answer(endpoint: &'static Endpoint, call: Call) -> Response {
     let seen = Seen::of(&call.parts, &call.body, endpoint.path);
     let work = async move {
-        match authorise(endpoint, call).await {
-            Ok(answer) => answer.await,
-            Err(problem) => Err(problem),
+        let api = call.api.clone();
+        match authorise(endpoint, call).await? {
+            Admitted {
+                answer,
+                audit: None,
+            } => answer.await,
+            // What changes something is done, and written down, though its client goes away.
+            Admitted {
+                answer,
+                audit: Some(audit),
+            } => {
+                let done = api.detach(async move {
+                    let response = answer.await?;
+                    if response.status().is_success() {
+                        let told = response.extensions().get().cloned();
+                        audit.write(told.unwrap_or_default()).await;
+                    }
+                    Ok(response)
+                });
+                done.await.map_err(|error| Problem::internal(&error))?
+            }
         }
     };
     seen.through(work).await
@@ -276,20 +295,35 @@ impl Seen {
     }
 }
 
+/// A request that may do what it asks for.
+struct Admitted {
+    answer: Answer,
+    /// The row of the audit log that is written when it has been done.
+    audit: Option<audit::Pending>,
+}
+
 /// Checks the token of a request against what its route demands, and binds the route's handler to what
 /// was found. What a token may not see does not exist for it; what it may see and not do is forbidden.
-async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Answer, Problem> {
+async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Admitted, Problem> {
     if let Access::Open(handler) = endpoint.access {
-        return Ok(handler(call));
+        return Ok(Admitted {
+            answer: handler(call),
+            audit: None,
+        });
     }
     let identity = auth::identify(call.api.host(), &call.parts.headers).await?;
     // For the handlers that record who asked.
     call.parts.extensions.insert(identity.clone());
-    match endpoint.access {
-        Access::Open(handler) => Ok(handler(call)),
-        Access::Token(handler) => Ok(handler(call, identity)),
-        Access::Admin(handler) if identity.allows(&Scope::Admin) => Ok(handler(call)),
-        Access::Admin(_) => Err(Problem::forbidden(&Scope::Admin)),
+    let pending = |call: &Call, project: Option<&ProjectName>| {
+        audit::Pending::of(endpoint, call, &identity, project.cloned())
+    };
+    let (audit, answer) = match endpoint.access {
+        Access::Open(handler) => (None, handler(call)),
+        Access::Token(handler) => (pending(&call, None), handler(call, identity.clone())),
+        Access::Admin(handler) if identity.allows(&Scope::Admin) => {
+            (pending(&call, None), handler(call))
+        }
+        Access::Admin(_) => return Err(Problem::forbidden(&Scope::Admin)),
         Access::Project(right, handler) => {
             let project: ProjectName = match (call.param("project").parse(), right) {
                 (Ok(project), _) => project,
@@ -299,7 +333,7 @@ async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Answer, Proble
                 (Err(error), Right::Read) => return Err(Problem::not_found(error.to_string())),
             };
             check(&identity, right, &project)?;
-            Ok(handler(call, project))
+            (pending(&call, Some(&project)), handler(call, project))
         }
         Access::Deployment(right, handler) => {
             let id: DeploymentId =
@@ -312,9 +346,10 @@ async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Answer, Proble
             // The same words as for one that does not exist.
             check(&identity, right, &record.project)
                 .map_err(|problem| problem.or_not_found(&format!("deployment {id}")))?;
-            Ok(handler(call, record))
+            (pending(&call, Some(&record.project)), handler(call, record))
         }
-    }
+    };
+    Ok(Admitted { answer, audit })
 }
 
 fn check(identity: &Identity, right: Right, project: &ProjectName) -> Result<(), Problem> {
@@ -348,6 +383,7 @@ mod tests {
         let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
         Identity {
             id: Uuid::nil(),
+            name: None,
             scopes,
         }
     }

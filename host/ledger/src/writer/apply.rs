@@ -7,8 +7,9 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteQueryResult};
 use uuid::Uuid;
 
 use crate::{
-    Change, Error, Kind, NewDeployment, PluginRow, ReleaseRow, SecretRow, TokenRow,
+    Beside, Change, Error, Kind, NewDeployment, PluginRow, ReleaseRow, SecretRow, TokenRow, audit,
     read::{id, number},
+    releases, webhooks,
 };
 
 /// Makes one change; answers the record it touched, if it touched one.
@@ -88,6 +89,44 @@ pub(super) async fn apply(
             one_row(&done, Kind::Token, &key)?;
             Ok(Some((Kind::Token, key)))
         }
+        Change::RemoveRelease { id } => {
+            releases::remove_release(transaction, *id).await?;
+            Ok(Some((Kind::Release, id.to_string())))
+        }
+        Change::RemoveProject { name } => {
+            let removed = releases::remove_project(transaction, name).await?;
+            Ok(removed.then(|| (Kind::Project, name.clone())))
+        }
+        Change::Beside(change) => {
+            beside(transaction, change).await?;
+            Ok(None)
+        }
+    }
+}
+
+async fn beside(transaction: &mut SqliteConnection, change: &Beside) -> Result<(), Error> {
+    match change {
+        Beside::Audit(entry) => audit::append(transaction, entry).await,
+        Beside::Activation(entry) => releases::append_activation(transaction, entry).await,
+        Beside::Pin {
+            deployment,
+            project,
+            at,
+        } => releases::pin(transaction, *deployment, project, *at).await,
+        Beside::Unpin { deployment } => releases::unpin(transaction, *deployment).await,
+        Beside::PutService(row) => releases::put_service(transaction, row).await,
+        Beside::RemoveServices { project, release } => {
+            releases::remove_services(transaction, project, *release).await
+        }
+        Beside::PutWebhook(row) => webhooks::put(transaction, row).await,
+        Beside::RemoveWebhook { project } => webhooks::remove(transaction, project).await,
+        Beside::Enqueue(row) => webhooks::enqueue(transaction, row).await,
+        Beside::Postpone {
+            delivery,
+            next_at,
+            error,
+        } => webhooks::postpone(transaction, *delivery, *next_at, error).await,
+        Beside::Dequeue { delivery } => webhooks::dequeue(transaction, *delivery).await,
     }
 }
 

@@ -5,13 +5,13 @@
 //! nothing.
 
 use axum::response::{IntoResponse as _, Response};
-use cofferdam_deploy::{DeploymentId, Intake, ProjectName, Record};
+use cofferdam_deploy::{Act, DeploymentId, Error, Identity, Intake, ProjectName, Record};
 use http::StatusCode;
 use http::header::LOCATION;
 use tracing::info;
 
 use super::problem::Problem;
-use super::{Call, events, json};
+use super::{Call, audit, events, json};
 use crate::upload::Arrival;
 
 /// Answers once the package is durable; or at once, with the events, when the client accepts them.
@@ -26,7 +26,25 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
 
     let (head, media_type) = (std::mem::take(&mut arrival.head), arrival.media_type.take());
     let host = api.host().clone();
-    let begin = api.detach(async move { host.begin(&project, head, media_type).await });
+    let origin = parts
+        .extensions
+        .get::<Identity>()
+        .map(|identity| audit::origin(identity, &parts))
+        .unwrap_or_default();
+    let begin = api.detach(async move {
+        let intake = host.begin(&project, head, media_type).await?;
+        let id = intake.id().to_string();
+        let act = Act {
+            action: "deployment.begin",
+            project: Some(&project),
+            target: Some(&id),
+            detail: None,
+        };
+        if let Err(error) = host.audit(&origin, act).await {
+            tracing::error!(cause = error.chain(), "the audit log cannot be written");
+        }
+        Ok::<_, Error>(intake)
+    });
     let intake = begin.await.map_err(|error| Problem::internal(&error))??;
     let id = intake.id();
     info!(deployment = %id, "accepted");

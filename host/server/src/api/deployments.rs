@@ -155,6 +155,7 @@ mod tests {
     fn asked(scopes: &[&str], wanted: Option<&str>) -> Vec<String> {
         let identity = Identity {
             id: uuid::Uuid::nil(),
+            name: None,
             scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
         };
         let wanted = wanted.map(|project| project.parse().unwrap());

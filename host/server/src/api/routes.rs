@@ -8,7 +8,9 @@ use futures::future::BoxFuture;
 use http::Method;
 
 use super::problem::Problem;
-use super::{Call, check, deploy, deployments, events, health, log, plugins, projects, secrets};
+use super::{
+    Call, audit, check, deploy, deployments, events, health, log, plugins, projects, secrets,
+};
 
 /// What a handler comes to.
 pub(super) type Answer = BoxFuture<'static, Result<Response, Problem>>;
@@ -191,6 +193,11 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Method::DELETE,
         "/v1/plugins/{name}/{version}",
         Access::Admin(|call| Box::pin(plugins::remove(call))),
+    ),
+    route(
+        Method::GET,
+        "/v1/audit",
+        Access::Admin(|call| Box::pin(audit::list(call))),
     ),
 ];
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::harness::{shared, site};
 
 /// Every route that wants a token.
-const GUARDED: [(&str, &str); 16] = [
+const GUARDED: [(&str, &str); 17] = [
     ("POST", "/v1/projects/blog/deployments"),
     ("PUT", "/v1/projects/blog/deployments"),
     ("GET", "/v1/deployments"),
@@ -34,6 +34,7 @@ const GUARDED: [(&str, &str); 16] = [
     ("GET", "/v1/plugins/unpack/1.0.0"),
     ("PUT", "/v1/plugins/unpack/1.0.0"),
     ("DELETE", "/v1/plugins/unpack/1.0.0"),
+    ("GET", "/v1/audit"),
 ];
 
 #[tokio::test]
