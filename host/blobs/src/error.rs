@@ -20,7 +20,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The file system refused.
-    #[error("{action} {} failed: {source}", path.display())]
+    #[error("{action} {} failed: {source}{}", path.display(), what_to_do(source))]
     Io {
         /// What was being done, as a participle.
         action: &'static str,
@@ -106,6 +106,19 @@ pub enum Error {
     },
 }
 
+/// What an operator does about it, where that is known.
+fn what_to_do(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ": see why the file system became read-only, and mount it for writing again"
+        }
+        io::ErrorKind::PermissionDenied => {
+            ": give the user that runs this the right to write there again"
+        }
+        _ => "",
+    }
+}
+
 impl Error {
     /// Says what was done to `path` when the file system refused.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Error {
@@ -126,10 +139,12 @@ impl Error {
     pub(crate) fn index(action: &'static str, path: &Path, source: sqlx::Error) -> Error {
         /// `SQLITE_FULL`, the low byte of its extended codes too.
         const FULL: i32 = 13;
+        /// `SQLITE_IOERR_SHMSIZE`: the file beside the log could not grow, which is a full disk too.
+        const NO_ROOM_TO_SHARE: i32 = 4874;
         let code = source
             .as_database_error()
             .and_then(|error| error.code()?.parse::<i32>().ok());
-        if code.is_some_and(|code| code & 0xff == FULL) {
+        if code.is_some_and(|code| code & 0xff == FULL || code == NO_ROOM_TO_SHARE) {
             return Error::StorageFull {
                 action,
                 path: path.to_path_buf(),

@@ -3,12 +3,13 @@
 //! Every commit is synced before it returns (`synchronous=FULL`): a commit that names a pack or a blob has to
 //! be durable, and the others (a lease for the first chunk that is found in a pack) are rare.
 
+mod change;
 mod rows;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -17,10 +18,13 @@ use sqlx::{Connection, Row};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
+use crate::disk::Disk;
 use crate::manifest::{BlobRecord, EncodedPart, Part};
 use crate::pack::{Entry, Extent, Kind};
 use crate::reader::Suspect;
 use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Error};
+
+use change::Writer;
 
 /// `SQLite` before this can corrupt a write-ahead log when two connections write and checkpoint at once.
 const MINIMUM_SQLITE: (u32, u32, u32) = (3, 51, 3);
@@ -56,14 +60,15 @@ static INSERT_SQL: LazyLock<String> = LazyLock::new(|| insert_sql(INSERT));
 static INSERT_ONE_SQL: LazyLock<String> = LazyLock::new(|| insert_sql(1));
 
 /// A chunk that is indexed already stays where it is, unless it was found to be wrong or its pack is being
-/// taken away: then the copy that was just written takes its place.
+/// taken away: then the copy that was just written takes its place. A row with another length is wrong, for the
+/// name says what the bytes are.
 fn insert_sql(rows: usize) -> String {
     format!(
         "INSERT INTO chunk (id, pack, offset, stored_bytes, bytes, encoding) VALUES {} \
          ON CONFLICT (id) DO UPDATE SET pack = excluded.pack, offset = excluded.offset, \
              stored_bytes = excluded.stored_bytes, bytes = excluded.bytes, \
              encoding = excluded.encoding, quarantined = 0 \
-         WHERE chunk.quarantined <> 0 \
+         WHERE chunk.quarantined <> 0 OR chunk.bytes <> excluded.bytes \
              OR COALESCE((SELECT state FROM pack WHERE pack.id = chunk.pack), 1) <> 0",
         vec!["(?, ?, ?, ?, ?, ?)"; rows].join(", ")
     )
@@ -100,15 +105,17 @@ pub(crate) struct PackCommit {
 #[derive(Debug)]
 pub(crate) struct Index {
     path: PathBuf,
-    writer: Mutex<SqliteConnection>,
+    disk: Arc<dyn Disk>,
+    writer: Mutex<Writer>,
     readers: Box<[Mutex<SqliteConnection>]>,
     turn: AtomicUsize,
 }
 
 impl Index {
     /// Opens the index, or makes it; forgets uploads that did not survive.
-    pub(crate) async fn open(path: &Path) -> Result<Index, Error> {
-        let failed = |source| Error::index("opening it", path, source);
+    pub(crate) async fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Index, Error> {
+        let action = "opening it";
+        let failed = |source| Error::index(action, path, source);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -128,6 +135,8 @@ impl Index {
                 minimum: MINIMUM_SQLITE_TEXT,
             });
         }
+        disk.before_commit(path)
+            .map_err(|source| Error::io(action, path, source))?;
         MIGRATIONS
             .run(&mut writer)
             .await
@@ -148,9 +157,12 @@ impl Index {
                 .map_err(failed)?;
             readers.push(Mutex::new(reader));
         }
+        // What is renewed after a failure is the index that was opened, or none.
+        let options = options.create_if_missing(false);
         let index = Index {
             path: path.to_path_buf(),
-            writer: Mutex::new(writer),
+            disk,
+            writer: Mutex::new(Writer::new(options, writer)),
             readers: readers.into_boxed_slice(),
             turn: AtomicUsize::new(0),
         };
@@ -168,12 +180,10 @@ impl Index {
     }
 
     async fn forget_the_dead(&self) -> Result<(), Error> {
-        let failed = self.failed("forgetting uploads that died");
+        let action = "forgetting uploads that died";
+        let failed = self.failed(action);
         let mut writer = self.writer.lock().await;
-        let mut change = writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(&failed)?;
+        let mut change = self.begin(&mut writer, action).await?;
         sqlx::query("DELETE FROM lease WHERE expires_at IS NULL OR expires_at <= ?")
             .bind(now())
             .execute(&mut *change)
@@ -183,7 +193,7 @@ impl Index {
             .execute(&mut *change)
             .await
             .map_err(&failed)?;
-        change.commit().await.map_err(&failed)
+        change.commit().await
     }
 
     /// Where these chunks are stored, of those that are.
@@ -200,12 +210,10 @@ impl Index {
     /// Where these chunks are stored, of those that a new blob may lean on; their packs are leased to
     /// `holder` in the same transaction, so no collector that sees the chunks can miss the lease.
     pub(crate) async fn lease(&self, holder: BlobId, ids: &[ChunkId]) -> Result<Found, Error> {
-        let failed = self.failed("leasing packs");
+        let action = "leasing packs";
+        let failed = self.failed(action);
         let mut writer = self.writer.lock().await;
-        let mut change = writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(&failed)?;
+        let mut change = self.begin(&mut writer, action).await?;
         let mut found = Found::new();
         for ids in ids.chunks(LOOKUP) {
             lookup(&mut change, ids, &mut found)
@@ -221,33 +229,34 @@ impl Index {
                 .await
                 .map_err(&failed)?;
         }
-        change.commit().await.map_err(&failed)?;
+        change.commit().await?;
         Ok(found)
     }
 
     /// Makes a sealed pack known, and with the last one its blob; durable when this returns.
     pub(crate) async fn commit_pack(&self, commit: &PackCommit) -> Result<(), Error> {
+        let action = "recording a pack";
         let mut writer = self.writer.lock().await;
-        commit_pack(&mut writer, commit)
+        let mut change = self.begin(&mut writer, action).await?;
+        commit_pack(&mut change, commit)
             .await
-            .map_err(self.failed("recording a pack"))
+            .map_err(self.failed(action))?;
+        change.commit().await
     }
 
     /// Forgets an upload that will not be completed.
     pub(crate) async fn forget_upload(&self, holder: BlobId) -> Result<(), Error> {
-        let failed = self.failed("forgetting an upload");
+        let action = "forgetting an upload";
+        let failed = self.failed(action);
         let mut writer = self.writer.lock().await;
-        let mut change = writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(&failed)?;
+        let mut change = self.begin(&mut writer, action).await?;
         sqlx::query("DELETE FROM manifest WHERE blob = ?1 AND ?1 NOT IN (SELECT id FROM blob)")
             .bind(&holder.as_bytes()[..])
             .execute(&mut *change)
             .await
             .map_err(&failed)?;
         release(&mut change, holder).await.map_err(&failed)?;
-        change.commit().await.map_err(&failed)
+        change.commit().await
     }
 
     /// Marks a chunk, or all of a pack, as wrong: no new blob leans on it, and the next upload of it
@@ -264,12 +273,32 @@ impl Index {
                 .bind(PACK_LOST)
                 .bind(pack),
         };
+        let action = "quarantining what is corrupt";
         let mut writer = self.writer.lock().await;
+        let mut change = self.begin(&mut writer, action).await?;
         query
-            .execute(&mut *writer)
+            .execute(&mut *change)
             .await
-            .map_err(self.failed("quarantining what is corrupt"))?;
-        Ok(())
+            .map_err(self.failed(action))?;
+        change.commit().await
+    }
+
+    /// How many chunks are quarantined, and how many packs are known to be gone.
+    pub(crate) async fn quarantined(&self) -> Result<(u64, u64), Error> {
+        let failed = self.failed("counting what is quarantined");
+        let mut reader = self.reader().await;
+        let row = sqlx::query(
+            "SELECT (SELECT COUNT(*) FROM chunk WHERE quarantined <> 0), \
+                    (SELECT COUNT(*) FROM pack WHERE state = ?)",
+        )
+        .bind(PACK_LOST)
+        .fetch_one(&mut *reader)
+        .await
+        .map_err(&failed)?;
+        Ok((
+            rows::unsigned(&row, 0).map_err(&failed)?,
+            rows::unsigned(&row, 1).map_err(&failed)?,
+        ))
     }
 
     /// A complete blob, and what cut it.
@@ -318,12 +347,10 @@ impl Index {
 
     /// Forgets a complete blob. Its chunks stay for the collector.
     pub(crate) async fn remove(&self, id: BlobId) -> Result<bool, Error> {
-        let failed = self.failed("removing a blob");
+        let action = "removing a blob";
+        let failed = self.failed(action);
         let mut writer = self.writer.lock().await;
-        let mut change = writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(&failed)?;
+        let mut change = self.begin(&mut writer, action).await?;
         let removed = sqlx::query("DELETE FROM blob WHERE id = ?")
             .bind(&id.as_bytes()[..])
             .execute(&mut *change)
@@ -337,7 +364,7 @@ impl Index {
                 .await
                 .map_err(&failed)?;
         }
-        change.commit().await.map_err(&failed)?;
+        change.commit().await?;
         Ok(removed > 0)
     }
 
@@ -419,10 +446,9 @@ async fn release(connection: &mut SqliteConnection, holder: BlobId) -> Result<()
 }
 
 async fn commit_pack(
-    connection: &mut SqliteConnection,
+    change: &mut SqliteConnection,
     commit: &PackCommit,
 ) -> Result<(), sqlx::Error> {
-    let mut change = connection.begin_with("BEGIN IMMEDIATE").await?;
     let pack =
         sqlx::query("INSERT INTO pack (name, bytes, entries, created_at) VALUES (?, ?, ?, ?)")
             .bind(&commit.name.as_bytes()[..])
@@ -432,8 +458,8 @@ async fn commit_pack(
             .execute(&mut *change)
             .await?
             .last_insert_rowid();
-    lease_pack(&mut change, commit.holder, pack).await?;
-    insert_chunks(&mut change, commit, pack).await?;
+    lease_pack(change, commit.holder, pack).await?;
+    insert_chunks(change, commit, pack).await?;
     for part in &commit.parts {
         sqlx::query("INSERT INTO manifest (blob, first_byte, data, checksum) VALUES (?, ?, ?, ?)")
             .bind(&commit.holder.as_bytes()[..])
@@ -444,10 +470,10 @@ async fn commit_pack(
             .await?;
     }
     if let Some(record) = &commit.blob {
-        insert_blob(&mut change, record).await?;
-        release(&mut change, commit.holder).await?;
+        insert_blob(change, record).await?;
+        release(change, commit.holder).await?;
     }
-    change.commit().await
+    Ok(())
 }
 
 async fn insert_chunks(
@@ -523,3 +549,6 @@ async fn insert_blob(
     .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,4 +69,4 @@ pub use error::Error;
 pub use ingest::Ingest;
 pub use manifest::{ChunkRef, Manifest};
 pub use reader::Reader;
-pub use store::{Store, StoreOptions};
+pub use store::{Damage, Store, StoreOptions};

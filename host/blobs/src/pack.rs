@@ -37,12 +37,13 @@ mod writer;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use uuid::Uuid;
 use zstd::bulk::Decompressor;
 
+use crate::disk::{Disk, RealDisk};
 use crate::{Digest, Error};
 
 pub(crate) use writer::{ClosedPack, PackWriter};
@@ -158,6 +159,7 @@ pub struct Pack {
     pub entries: Vec<Entry>,
     path: PathBuf,
     file: File,
+    disk: Arc<dyn Disk>,
 }
 
 impl Pack {
@@ -167,10 +169,15 @@ impl Pack {
     ///
     /// [`Error::Corrupt`] if it is not a whole pack of this version, [`Error::Io`] if it cannot be read.
     pub fn open(path: &Path) -> Result<Pack, Error> {
+        Pack::open_on(Arc::new(RealDisk), path)
+    }
+
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Pack, Error> {
         let failed = |source| Error::io("reading the pack", path, source);
-        let file = File::open(path).map_err(failed)?;
+        let file = disk.open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
-        let (name, entries) = read_table(&file, length).map_err(|reason| match reason {
+        let table = read_table(disk.as_ref(), &file, length);
+        let (name, entries) = table.map_err(|reason| match reason {
             TableError::Io(source) => failed(source),
             TableError::Malformed(detail) => Error::Corrupt {
                 what: "the table".to_owned(),
@@ -183,6 +190,7 @@ impl Pack {
             entries,
             path: path.to_path_buf(),
             file,
+            disk,
         })
     }
 
@@ -192,16 +200,25 @@ impl Pack {
     ///
     /// [`Error::Corrupt`] if they are not what was written, [`Error::Io`] if they cannot be read.
     pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
-        read_record(&self.file, entry.extent, entry.id, &mut Decoder::default()).map_err(|reason| {
-            match reason {
+        self.read_with(entry, &mut Decoder::default())
+            .map_err(|reason| match reason {
                 RecordError::Io(source) => Error::io("reading the pack", &self.path, source),
                 RecordError::Wrong(detail) => Error::Corrupt {
                     what: format!("record {}", entry.id),
                     place: file_name(&self.path),
                     detail: detail.to_owned(),
                 },
-            }
-        })
+            })
+    }
+
+    /// As [`Pack::read`], with a context that lives longer.
+    pub(crate) fn read_with(
+        &self,
+        entry: &Entry,
+        decoder: &mut Decoder,
+    ) -> Result<Vec<u8>, RecordError> {
+        let disk = self.disk.as_ref();
+        read_record(disk, &self.file, entry.extent, entry.id, decoder)
     }
 }
 
@@ -247,32 +264,42 @@ impl Decoder {
 
 /// Reads, decodes and verifies one record. Blocks.
 pub(crate) fn read_record(
+    disk: &dyn Disk,
     file: &File,
     extent: Extent,
     id: Digest,
     decoder: &mut Decoder,
 ) -> Result<Vec<u8>, RecordError> {
+    let stored = read_stored(disk, file, extent)?;
+    let bytes = decoder.decode(stored, extent)?;
+    verify(&bytes, extent, id)?;
+    Ok(bytes)
+}
+
+fn read_stored(disk: &dyn Disk, file: &File, extent: Extent) -> Result<Vec<u8>, RecordError> {
     if extent.stored.max(extent.bytes) > MAX_RECORD_BYTES {
         return Err(RecordError::Wrong("it is longer than any record"));
     }
     let mut stored = vec![0; extent.stored as usize];
-    match file.read_exact_at(&mut stored, extent.offset) {
-        Ok(()) => {}
+    match disk.read_at(file, &mut stored, extent.offset) {
+        Ok(()) => Ok(stored),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(RecordError::Wrong("the pack ends inside it"));
+            Err(RecordError::Wrong("the pack ends inside it"))
         }
-        Err(error) => return Err(RecordError::Io(error)),
+        Err(error) => Err(RecordError::Io(error)),
     }
-    let bytes = decoder.decode(stored, extent)?;
+}
+
+fn verify(bytes: &[u8], extent: Extent, id: Digest) -> Result<(), RecordError> {
     if bytes.len() != extent.bytes as usize {
         return Err(RecordError::Wrong(
             "it has another length than the index says",
         ));
     }
-    if Digest::blake3(&bytes) != id {
+    if Digest::blake3(bytes) != id {
         return Err(RecordError::Wrong("its BLAKE3 is not its name"));
     }
-    Ok(bytes)
+    Ok(())
 }
 
 fn header(name: Uuid) -> [u8; HEADER_BYTES] {
@@ -322,14 +349,14 @@ impl From<io::Error> for TableError {
     }
 }
 
-fn read_table(file: &File, length: u64) -> Result<(Uuid, Vec<Entry>), TableError> {
+fn read_table(disk: &dyn Disk, file: &File, length: u64) -> Result<(Uuid, Vec<Entry>), TableError> {
     use TableError::Malformed;
 
     if length < (HEADER_BYTES + TRAILER_BYTES) as u64 {
         return Err(Malformed("the file is too short for a pack"));
     }
     let mut header = [0; HEADER_BYTES];
-    file.read_exact_at(&mut header, 0)?;
+    disk.read_at(file, &mut header, 0)?;
     if header[..8] != HEADER_MAGIC {
         return Err(Malformed("the file does not begin like a pack"));
     }
@@ -338,7 +365,7 @@ fn read_table(file: &File, length: u64) -> Result<(Uuid, Vec<Entry>), TableError
     }
     let mut trailer = [0; TRAILER_BYTES];
     let trailer_offset = length - TRAILER_BYTES as u64;
-    file.read_exact_at(&mut trailer, trailer_offset)?;
+    disk.read_at(file, &mut trailer, trailer_offset)?;
     if trailer[..8] != TRAILER_MAGIC || u32_at(&trailer, 8) != VERSION {
         return Err(Malformed("the file does not end like a pack"));
     }
@@ -356,7 +383,7 @@ fn read_table(file: &File, length: u64) -> Result<(Uuid, Vec<Entry>), TableError
         usize::try_from(table_bytes)
             .map_err(|_| Malformed("the table does not fit in memory"))?
     ];
-    file.read_exact_at(&mut table, table_offset)?;
+    disk.read_at(file, &mut table, table_offset)?;
     let checksum = blake3::Hasher::new()
         .update(&header)
         .update(&table)
@@ -367,25 +394,36 @@ fn read_table(file: &File, length: u64) -> Result<(Uuid, Vec<Entry>), TableError
     }
     let mut entries = Vec::with_capacity(table.len() / ENTRY_BYTES);
     for line in table.chunks_exact(ENTRY_BYTES) {
-        let extent = Extent {
+        let entry =
+            read_entry(line).ok_or(Malformed("a record has an encoding that is not known here"))?;
+        if !entry.extent.lies_before(table_offset) {
+            return Err(Malformed("a record lies outside of the records"));
+        }
+        entries.push(entry);
+    }
+    Ok((Uuid::from_bytes(bytes_at(&header, 16)), entries))
+}
+
+/// One line of a table; `None` if its encoding is not known here.
+fn read_entry(line: &[u8]) -> Option<Entry> {
+    Some(Entry {
+        kind: Kind::from_byte(line[0]),
+        extent: Extent {
             stored: u32_at(line, 4),
             bytes: u32_at(line, 8),
             offset: u64_at(line, 12),
-            encoding: Encoding::from_byte(line[1])
-                .ok_or(Malformed("a record has an encoding that is not known here"))?,
-        };
-        if extent.offset < HEADER_BYTES as u64
-            || extent.offset.saturating_add(u64::from(extent.stored)) > table_offset
-        {
-            return Err(Malformed("a record lies outside of the records"));
-        }
-        entries.push(Entry {
-            kind: Kind::from_byte(line[0]),
-            extent,
-            id: Digest::from(bytes_at(line, 20)),
-        });
+            encoding: Encoding::from_byte(line[1])?,
+        },
+        id: Digest::from(bytes_at(line, 20)),
+    })
+}
+
+impl Extent {
+    /// Whether it lies between the header and this end.
+    fn lies_before(&self, end: u64) -> bool {
+        self.offset >= HEADER_BYTES as u64
+            && self.offset.saturating_add(u64::from(self.stored)) <= end
     }
-    Ok((Uuid::from_bytes(bytes_at(&header, 16)), entries))
 }
 
 fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

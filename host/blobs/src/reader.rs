@@ -164,8 +164,7 @@ impl Reader {
             Ok(Err(PieceError::Wrong { suspect, error })) => {
                 // Said before the next await: a caller that stops there must not get past it.
                 self.ended = Some(Err(error.clone()));
-                tracing::error!(%error, "quarantined, until the next upload that has it");
-                self.shared.index.quarantine(suspect).await?;
+                self.shared.quarantine(suspect, &error).await;
                 Err(error)
             }
             Err(_) => Err(Error::Defect { part: "reader" }),
@@ -224,26 +223,31 @@ impl Reader {
         }
         let ids: Vec<_> = run.iter().map(|(chunk, _)| chunk.id).collect();
         let found = self.shared.index.lookup(&ids).await?;
-        run.into_iter()
-            .map(|(chunk, skip)| {
-                let corrupt = |detail: &str| Error::Corrupt {
-                    what: format!("chunk {}", chunk.id),
-                    place: "the index".to_owned(),
-                    detail: detail.to_owned(),
-                };
-                let stored = found
-                    .get(&chunk.id)
-                    .ok_or_else(|| corrupt("a manifest names it and no pack has it"))?;
-                if stored.extent.bytes != chunk.bytes {
-                    return Err(corrupt("its length is not the one in the manifest"));
-                }
-                Ok(Piece {
-                    id: chunk.id,
-                    bytes: chunk.bytes,
-                    skip: u32::try_from(skip).expect("less than the chunk's length"),
-                    place: Place::Packed(*stored),
-                })
-            })
-            .collect()
+        let mut pieces = Vec::with_capacity(run.len());
+        for (chunk, skip) in run {
+            let corrupt = |detail: &str| Error::Corrupt {
+                what: format!("chunk {}", chunk.id),
+                place: "the index".to_owned(),
+                detail: detail.to_owned(),
+            };
+            let stored = found
+                .get(&chunk.id)
+                .ok_or_else(|| corrupt("a manifest names it and no pack has it"))?;
+            if stored.extent.bytes != chunk.bytes {
+                let error = corrupt("its length is not the one in the manifest");
+                let (id, pack) = (chunk.id, stored.pack);
+                self.shared
+                    .quarantine(Suspect::Chunk { id, pack }, &error)
+                    .await;
+                return Err(error);
+            }
+            pieces.push(Piece {
+                id: chunk.id,
+                bytes: chunk.bytes,
+                skip: u32::try_from(skip).expect("less than the chunk's length"),
+                place: Place::Packed(*stored),
+            });
+        }
+        Ok(pieces)
     }
 }

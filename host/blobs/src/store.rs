@@ -1,8 +1,9 @@
 //! A store: a directory of packs and the index beside it.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::index::Index;
 use crate::manifest::{ChunkRef, Manifest};
 use crate::pack;
-use crate::reader::PackFiles;
+use crate::reader::{PackFiles, Suspect};
 use crate::{BlobId, BlobInfo, Error, Ingest, MAX_NAMESPACE_BYTES, Reader};
 
 /// The index's file name.
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) index: Index,
     pub(crate) packs: PackFiles,
     ingests: Arc<Semaphore>,
+    /// How many reads found something corrupt.
+    corrupt_reads: AtomicU64,
     /// Held as long as anything of the store lives.
     _lock: File,
 }
@@ -95,7 +98,7 @@ impl Store {
                 .await
                 .map_err(|_| Error::Defect { part: "opening" })??
         };
-        let index = Index::open(&directory.join(INDEX)).await?;
+        let index = Index::open(Arc::clone(&disk), &directory.join(INDEX)).await?;
         {
             let directory = directory.to_path_buf();
             let disk = Arc::clone(&disk);
@@ -106,10 +109,11 @@ impl Store {
         Ok(Store {
             shared: Arc::new(Shared {
                 directory: directory.to_path_buf(),
-                packs: PackFiles::new(packs_directory.clone()),
+                packs: PackFiles::new(Arc::clone(&disk), packs_directory.clone()),
                 packs_directory,
                 ingests: Arc::new(Semaphore::new(options.max_ingests.max(1))),
                 options,
+                corrupt_reads: AtomicU64::new(0),
                 disk,
                 index,
                 _lock: lock,
@@ -198,6 +202,21 @@ impl Store {
         self.shared.index.blobs(after, limit).await
     }
 
+    /// What is known to be wrong. Cheap enough for every scrape of metrics: nothing is read but an index of what
+    /// is quarantined. [`check`](crate::check) looks for what is not known yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the index cannot be read.
+    pub async fn damage(&self) -> Result<Damage, Error> {
+        let (chunks, packs) = self.shared.index.quarantined().await?;
+        Ok(Damage {
+            chunks,
+            packs,
+            reads: self.shared.corrupt_reads.load(Ordering::Relaxed),
+        })
+    }
+
     /// Forgets a complete blob, and says whether there was one. Its chunks wait for the collector.
     ///
     /// # Errors
@@ -208,9 +227,41 @@ impl Store {
     }
 }
 
+/// What is known to be wrong in a store, and what its reads came upon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Chunks that are quarantined: read and found wrong, and not brought again since.
+    pub chunks: u64,
+    /// Packs that are known to be gone.
+    pub packs: u64,
+    /// How many reads found something corrupt since the store was opened.
+    pub reads: u64,
+}
+
 impl Shared {
     pub(crate) fn packs_directory(&self) -> &Path {
         &self.packs_directory
+    }
+
+    /// Marks what a read found to be wrong, so that the next upload that has it heals it, and reports it.
+    pub(crate) async fn quarantine(&self, suspect: Suspect, error: &Error) {
+        self.corrupt_reads.fetch_add(1, Ordering::Relaxed);
+        match self.index.quarantine(suspect).await {
+            Ok(()) => tracing::error!(
+                event = "blobs.quarantined",
+                ?suspect,
+                %error,
+                "what was read is corrupt; it is quarantined until the next upload that has it"
+            ),
+            // The reader is told of the chunk. Who reads it again tries this again.
+            Err(failure) => tracing::error!(
+                event = "blobs.corrupt",
+                ?suspect,
+                %error,
+                %failure,
+                "what was read is corrupt, and it could not be quarantined"
+            ),
+        }
     }
 
     /// Why the index has no part of a manifest: the blob is gone, or the index is damaged.
@@ -229,12 +280,12 @@ impl Shared {
 
 /// Makes the directories, takes the lock, removes what is torn. Blocks.
 fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<File, Error> {
-    fs::create_dir_all(packs).map_err(|source| Error::io("making", packs, source))?;
+    disk.create_directory(packs)
+        .map_err(|source| Error::io("making", packs, source))?;
     let lock = lock(directory)?;
-    let failed = |source| Error::io("listing", packs, source);
     let mut whole = 0_u64;
-    for entry in fs::read_dir(packs).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    let listed = disk.list(packs);
+    for path in listed.map_err(|source| Error::io("listing", packs, source))? {
         whole += u64::from(path.extension().is_some_and(|end| end == pack::EXTENSION));
         if path.extension().is_some_and(|end| end == pack::TEMPORARY) {
             disk.remove(&path)
@@ -292,3 +343,6 @@ fn lock(directory: &Path) -> Result<File, Error> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ fn wrong(column: usize, what: &'static str) -> Error {
     }
 }
 
-fn unsigned(row: &SqliteRow, column: usize) -> Result<u64, Error> {
+pub(super) fn unsigned(row: &SqliteRow, column: usize) -> Result<u64, Error> {
     u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| wrong(column, "it is negative"))
 }
 

@@ -1,15 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sqlx::{Connection, SqliteConnection};
 
 use super::*;
-use crate::disk::{Disk, RealDisk};
 use crate::manifest::{BlobRecord, Part};
 use crate::pack::{Kind, Pack};
 use crate::testing::noise;
@@ -37,127 +34,6 @@ async fn read(store: &Store, id: BlobId) -> Result<Vec<u8>, Error> {
         data.extend_from_slice(&bytes);
     }
     Ok(data)
-}
-
-/// A disk on which the n-th change fails, once or from then on.
-#[derive(Debug)]
-struct BadDisk {
-    changes: AtomicUsize,
-    fails_at: AtomicUsize,
-    for_good: bool,
-}
-
-impl BadDisk {
-    fn sound(for_good: bool) -> Arc<BadDisk> {
-        Arc::new(BadDisk {
-            changes: AtomicUsize::new(0),
-            fails_at: AtomicUsize::new(usize::MAX),
-            for_good,
-        })
-    }
-
-    /// Counts from here, and fails at this one.
-    fn fail_at(&self, change: usize) {
-        self.changes.store(0, Ordering::SeqCst);
-        self.fails_at.store(change, Ordering::SeqCst);
-    }
-
-    fn change<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let change = self.changes.fetch_add(1, Ordering::SeqCst);
-        let fails_at = self.fails_at.load(Ordering::SeqCst);
-        if change == fails_at || (self.for_good && change > fails_at) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        work()
-    }
-}
-
-impl Disk for BadDisk {
-    fn create(&self, path: &Path) -> io::Result<File> {
-        self.change(|| RealDisk.create(path))
-    }
-    fn append(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
-        self.change(|| RealDisk.append(file, bytes))
-    }
-    fn sync(&self, file: &File) -> io::Result<()> {
-        self.change(|| RealDisk.sync(file))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(|| RealDisk.rename(from, to))
-    }
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        self.change(|| RealDisk.sync_directory(path))
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-}
-
-#[tokio::test]
-async fn a_disk_that_fails_at_any_change_fails_that_upload_and_no_other() {
-    for for_good in [false, true] {
-        let directory = tempfile::tempdir().unwrap();
-        let disk = BadDisk::sound(for_good);
-        let options = small_packs();
-        let store = Store::open_on(disk.clone(), directory.path(), options)
-            .await
-            .unwrap();
-        let mut whole = HashMap::new();
-        let mut failures = 0;
-        for change in 0.. {
-            disk.fail_at(change);
-            // New bytes each time, so that nothing is spared by what is known.
-            let data = noise(change as u64, 1_200_000);
-            let mut ingest = store.ingest("blog").await.unwrap();
-            let mut follower = ingest.follow();
-            let written = ingest.write(Bytes::from(data.clone())).await;
-            let outcome = match written {
-                Ok(()) => ingest.finish().await,
-                Err(error) => Err(error),
-            };
-            let survived = disk.changes.load(Ordering::SeqCst) <= change;
-            disk.fail_at(usize::MAX);
-            match outcome {
-                Ok(info) => {
-                    whole.insert(info.id, data);
-                    assert!(survived, "change {change} failed and nobody noticed");
-                    break;
-                }
-                Err(error) => {
-                    assert!(
-                        matches!(error, Error::StorageFull { .. }),
-                        "change {change}: {error}"
-                    );
-                    failures += 1;
-                }
-            }
-            // The follower saw the end (then all the bytes were there) or an error.
-            let mut seen = Vec::new();
-            let end = loop {
-                match follower.next().await {
-                    Ok(Some(bytes)) => seen.extend_from_slice(&bytes),
-                    Ok(None) => break Ok(()),
-                    Err(error) => break Err(error),
-                }
-            };
-            match end {
-                Ok(()) => assert!(seen == data),
-                Err(error) => assert!(matches!(error, Error::Interrupted { .. }), "{error}"),
-            }
-            // The disk is sound again, and so is the store.
-            let data = noise(1_000_000 + change as u64, 100_000);
-            let info = upload(&store, &data).await.unwrap();
-            whole.insert(info.id, data);
-        }
-        assert!(failures > 20, "{failures}");
-        drop(store);
-        let store = Store::open(directory.path(), small_packs()).await.unwrap();
-        let blobs = store.blobs(None, 1000).await.unwrap();
-        assert_eq!(blobs.len(), whole.len());
-        for (id, data) in &whole {
-            assert!(read(&store, *id).await.unwrap() == *data);
-        }
-    }
 }
 
 #[tokio::test]

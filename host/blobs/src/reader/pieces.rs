@@ -9,12 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::disk::Disk;
 use crate::index::Stored;
 use crate::pack::{self, Decoder, Extent, RecordError};
 use crate::{ChunkId, Error};
 
 /// How many packs are kept open: one for each of many readers, and few beside a process's limit of 1024.
 const OPEN_PACKS: usize = 32;
+
+/// What a read of a bad sector fails with.
+const EIO: i32 = 5;
 
 /// A chunk to read, without its first `skip` bytes.
 #[derive(Clone, Debug)]
@@ -39,7 +43,7 @@ pub(crate) enum Place {
 pub(crate) enum PieceError {
     /// It could not be read.
     Failed(Error),
-    /// It is not what was written.
+    /// It is not what was written, or the disk cannot give it any more: it is to be quarantined.
     Wrong { suspect: Suspect, error: Error },
 }
 
@@ -57,14 +61,16 @@ pub(crate) enum Suspect {
 /// The packs on disk, the last used of them open.
 #[derive(Debug)]
 pub(crate) struct PackFiles {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     /// The last used at the back.
     open: Mutex<VecDeque<(Uuid, Arc<File>)>>,
 }
 
 impl PackFiles {
-    pub(crate) fn new(directory: PathBuf) -> PackFiles {
+    pub(crate) fn new(disk: Arc<dyn Disk>, directory: PathBuf) -> PackFiles {
         PackFiles {
+            disk,
             directory,
             open: Mutex::new(VecDeque::new()),
         }
@@ -115,14 +121,20 @@ impl PackFiles {
             }
             Err(error) => return Err(failed(error)),
         };
-        match pack::read_record(&file, extent, piece.id, decoder) {
+        let chunk = pack.map_or(Suspect::Unnamed, |pack| Suspect::Chunk {
+            id: piece.id,
+            pack,
+        });
+        match pack::read_record(self.disk.as_ref(), &file, extent, piece.id, decoder) {
             Ok(bytes) => Ok(Bytes::from(bytes).slice(piece.skip as usize..)),
-            Err(RecordError::Wrong(detail)) => {
-                let suspect = pack.map_or(Suspect::Unnamed, |pack| Suspect::Chunk {
-                    id: piece.id,
-                    pack,
-                });
-                Err(wrong(suspect, detail))
+            Err(RecordError::Wrong(detail)) => Err(wrong(chunk, detail)),
+            // A sector that has gone bad stays so; the next upload of the chunk goes to another one.
+            Err(RecordError::Io(source)) if source.raw_os_error() == Some(EIO) => {
+                let path = self.directory.join(place());
+                Err(PieceError::Wrong {
+                    suspect: chunk,
+                    error: Error::io("reading the pack", &path, source),
+                })
             }
             Err(RecordError::Io(error)) => Err(failed(error)),
         }
@@ -138,7 +150,8 @@ impl PackFiles {
             return Ok(file);
         }
         drop(open);
-        let file = Arc::new(File::open(self.directory.join(pack::pack_file_name(name)))?);
+        let path = self.directory.join(pack::pack_file_name(name));
+        let file = Arc::new(self.disk.open(&path)?);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= OPEN_PACKS {
             open.pop_front();

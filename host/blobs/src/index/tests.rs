@@ -1,0 +1,109 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
+
+use super::*;
+use crate::Digest;
+use crate::disk::RealDisk;
+use crate::pack::Encoding;
+
+async fn open(directory: &Path) -> Index {
+    Index::open(Arc::new(RealDisk), &directory.join("index.db"))
+        .await
+        .unwrap()
+}
+
+fn commit(seed: u32) -> PackCommit {
+    let entries = (0..2_000_u32)
+        .map(|n| Entry {
+            kind: Kind::Chunk,
+            extent: Extent {
+                offset: u64::from(n) * 100,
+                stored: 100,
+                bytes: 100,
+                encoding: Encoding::Raw,
+            },
+            id: Digest::blake3(&[seed.to_le_bytes(), n.to_le_bytes()].concat()),
+        })
+        .collect();
+    PackCommit {
+        holder: BlobId::new(),
+        name: Uuid::now_v7(),
+        length: 200_000,
+        entries,
+        parts: Vec::new(),
+        blob: None,
+    }
+}
+
+async fn pragma(index: &Index, sql: &'static str) -> String {
+    let mut writer = index.writer.lock().await;
+    let connection = writer.sound().await.unwrap();
+    let row = sqlx::query(sql).fetch_one(connection).await.unwrap();
+    row.try_get::<i64, _>(0)
+        .map(|number| number.to_string())
+        .or_else(|_| row.try_get(0))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn every_commit_is_synced_before_it_returns_also_on_a_connection_that_was_renewed() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = open(directory.path()).await;
+    for _ in 0..2 {
+        assert_eq!(pragma(&index, "PRAGMA synchronous").await, "2");
+        assert_eq!(pragma(&index, "PRAGMA journal_mode").await, "wal");
+        // As a failure leaves it.
+        index.writer.lock().await.connection = None;
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_had_no_room_works_again_when_there_is_some() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = open(directory.path()).await;
+    index.commit_pack(&commit(0)).await.unwrap();
+    let pages: i64 = pragma(&index, "PRAGMA page_count").await.parse().unwrap();
+    for seed in 1..4 {
+        {
+            let mut writer = index.writer.lock().await;
+            let limit = format!("PRAGMA max_page_count = {}", pages + 3);
+            let connection = writer.sound().await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(limit))
+                .execute(connection)
+                .await
+                .unwrap();
+        }
+        let refused = index.commit_pack(&commit(100 + seed)).await;
+        assert!(
+            matches!(refused, Err(Error::StorageFull { .. })),
+            "{refused:?}"
+        );
+        // What was refused left nothing behind, and the index takes the next change at once.
+        let ids: Vec<ChunkId> = commit(100 + seed).entries.iter().map(|e| e.id).collect();
+        assert!(index.lookup(&ids).await.unwrap().is_empty());
+        index.forget_upload(BlobId::new()).await.unwrap();
+        {
+            let mut writer = index.writer.lock().await;
+            let connection = writer.sound().await.unwrap();
+            sqlx::query("PRAGMA max_page_count = 1000000")
+                .execute(connection)
+                .await
+                .unwrap();
+        }
+    }
+    index.commit_pack(&commit(9)).await.unwrap();
+    let ids: Vec<ChunkId> = commit(9).entries.iter().map(|entry| entry.id).collect();
+    assert_eq!(index.lookup(&ids).await.unwrap().len(), ids.len());
+}
+
+#[tokio::test]
+async fn counting_what_is_quarantined_does_not_read_every_chunk() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = open(directory.path()).await;
+    let plan: Vec<_> =
+        sqlx::query("EXPLAIN QUERY PLAN SELECT COUNT(*) FROM chunk WHERE quarantined <> 0")
+            .fetch_all(&mut *index.reader().await)
+            .await
+            .unwrap();
+    let plan: String = plan.iter().map(|row| row.get::<String, _>(3)).collect();
+    assert!(plan.contains("chunk_quarantined"), "{plan}");
+}

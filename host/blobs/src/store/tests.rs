@@ -1,0 +1,126 @@
+//! The store on a disk that fails, stops, or loses what was not synced.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
+
+mod killed;
+mod power;
+mod refusing;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Store, StoreOptions, lock};
+use crate::disk::faults::FaultyDisk;
+use crate::testing::noise;
+use crate::{BlobId, BlobInfo, Digest, Error};
+
+/// A store on a faulty disk.
+struct Site {
+    root: tempfile::TempDir,
+    disk: Arc<FaultyDisk>,
+}
+
+/// What uploads were acknowledged.
+type Acknowledged = HashMap<BlobId, Vec<u8>>;
+
+impl Site {
+    fn new() -> Site {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FaultyDisk::new(&root.path().join("kept")));
+        Site { root, disk }
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.root.path().join("store")
+    }
+
+    async fn open(&self) -> Result<Store, Error> {
+        let disk = Arc::clone(&self.disk);
+        Store::open_on(disk, &self.directory(), small_packs()).await
+    }
+
+    /// Waits until nothing of a dropped store is left.
+    async fn closed(&self) {
+        let directory = self.directory();
+        tokio::task::spawn_blocking(move || lock(&directory).unwrap())
+            .await
+            .unwrap();
+    }
+}
+
+/// A pack for each batch of chunks (half a megabyte), so that a small upload has several.
+fn small_packs() -> StoreOptions {
+    StoreOptions {
+        pack_bytes: 100_000,
+        ..StoreOptions::default()
+    }
+}
+
+async fn upload(store: &Store, data: &[u8]) -> Result<BlobInfo, Error> {
+    let mut ingest = store.ingest("blog").await?;
+    for block in data.chunks(70_000) {
+        ingest.write(Bytes::copy_from_slice(block)).await?;
+    }
+    ingest.finish().await
+}
+
+async fn read(store: &Store, id: BlobId) -> Result<Vec<u8>, Error> {
+    let mut reader = store.reader(id).await?;
+    let mut data = Vec::new();
+    while let Some(bytes) = reader.next().await? {
+        data.extend_from_slice(&bytes);
+    }
+    Ok(data)
+}
+
+/// What every upload of these tests begins with, so that they lean on each other's packs.
+fn known() -> Vec<u8> {
+    noise(1, 200_000)
+}
+
+/// Something that is known in its first half and new in its second.
+fn half_known(seed: u64) -> Vec<u8> {
+    [known(), noise(seed, 600_000)].concat()
+}
+
+/// Every acknowledged blob reads whole, and so does whatever else is visible.
+async fn assert_whole(store: &Store, acknowledged: &Acknowledged, when: &str) {
+    let visible = store.blobs(None, 1000).await.unwrap();
+    for (id, data) in acknowledged {
+        assert!(visible.iter().any(|blob| blob.id == *id), "{when}: {id}");
+        let found = read(store, *id).await;
+        assert!(found.is_ok_and(|found| found == *data), "{when}: {id}");
+    }
+    for blob in visible {
+        let found = read(store, blob.id).await;
+        let found = found.unwrap_or_else(|error| panic!("{when}: {}: {error}", blob.id));
+        assert_eq!(Digest::blake3(&found), blob.blake3, "{when}");
+        assert_eq!(found.len() as u64, blob.bytes, "{when}");
+        let manifest = store.manifest(blob.id).await.unwrap();
+        assert_eq!(manifest.chunks.len() as u64, blob.chunks, "{when}");
+    }
+}
+
+/// Opens a directory as the next process would, and finds in it what was acknowledged and no torn file; then
+/// uploads to it.
+async fn assert_comes_back(directory: &Path, acknowledged: &Acknowledged, when: &str) {
+    let store = Store::open(directory, small_packs()).await;
+    let store = store.unwrap_or_else(|error| panic!("{when}: {error}"));
+    assert_eq!(torn(directory), Vec::<PathBuf>::new(), "{when}");
+    assert_whole(&store, acknowledged, when).await;
+    let data = half_known(99);
+    let info = upload(&store, &data).await;
+    let info = info.unwrap_or_else(|error| panic!("{when}: {error}"));
+    assert!(read(&store, info.id).await.unwrap() == data, "{when}");
+}
+
+fn torn(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory.join("packs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "tmp"))
+        .collect()
+}
