@@ -13,6 +13,8 @@
 //! | `secrets` | a secret that a step says in every way, and that is seen nowhere |
 //! | `policy` | ceilings, refusals with their line, and caches |
 //! | `watching` | events joined late, resumed, and left |
+//! | `queueing` | one deployment of a project at a time: queue, lease, keys, holds, the cap on steps |
+//! | `cancelling` | what is cancelled has stopped when that is acknowledged |
 //! | `crashing` | clients that go away, and a server that is killed |
 //! | `authoring` | a new plugin, its tests, its fixtures |
 //! | `plugins` | plugins from files, URLs and registries: shown, signed, removed, cleaned up after |
@@ -26,6 +28,8 @@
 mod authoring;
 #[path = "e2e/bounding.rs"]
 mod bounding;
+#[path = "e2e/cancelling.rs"]
+mod cancelling;
 #[path = "e2e/crashing.rs"]
 mod crashing;
 #[path = "e2e/deploying.rs"]
@@ -46,6 +50,8 @@ mod package;
 mod plugins;
 #[path = "e2e/policy.rs"]
 mod policy;
+#[path = "e2e/queueing.rs"]
+mod queueing;
 #[path = "e2e/reproducing.rs"]
 mod reproducing;
 #[path = "e2e/secrets.rs"]

@@ -154,6 +154,24 @@ impl Api {
         self.json(answer).await
     }
 
+    /// `POST path` with no body, answered in JSON.
+    pub(crate) async fn post(&self, path: &str) -> Result<Value, Failure> {
+        let request = self
+            .request(Method::POST, path)
+            .header(ACCEPT, "application/json");
+        let answer = self.send(request).await?;
+        self.json(answer).await
+    }
+
+    /// `DELETE path`, answered in JSON.
+    pub(crate) async fn delete_json(&self, path: &str) -> Result<Value, Failure> {
+        let request = self
+            .request(Method::DELETE, path)
+            .header(ACCEPT, "application/json");
+        let answer = self.send(request).await?;
+        self.json(answer).await
+    }
+
     /// `DELETE path`, which answers with nothing.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send(self.request(Method::DELETE, path)).await?;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod audit;
+mod hold;
 mod plugin;
 mod policy;
 mod secret;
@@ -14,6 +15,7 @@ use crate::plugin::PluginFile;
 use crate::project::Project;
 
 pub(crate) use audit::AuditArgs;
+pub(crate) use hold::{HOLD_HELP, HoldArgs, UNLOCK_HELP, UnlockArgs};
 pub(crate) use plugin::{
     PluginAddArgs, PluginCommand, PluginNewArgs, PluginRemoveArgs, PluginShowArgs, PluginTestArgs,
 };
@@ -66,6 +68,14 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Print what is recorded of a deployment's log
     Log(OneArgs),
+    /// Stop a deployment; returns when nothing of it runs any more
+    Cancel(OneArgs),
+    /// Refuse the deployments of a project for a while, with a reason
+    #[command(after_help = HOLD_HELP)]
+    Hold(HoldArgs),
+    /// Take the lease of a project from a deployment that does not stop, and say from which
+    #[command(after_help = UNLOCK_HELP)]
+    Unlock(UnlockArgs),
     /// List deployments, newest first
     List(ListArgs),
     /// Show one deployment
@@ -179,6 +189,9 @@ pub(crate) struct ListenArgs {
     /// The ceilings of everything that is granted [default: policy.toml in the data directory, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// How many steps run at a time, over all projects [default: two for each processor, at least 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=120))]
+    pub(crate) max_steps: Option<u16>,
     /// How the server's own log is written to standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -256,8 +269,14 @@ pub(crate) struct DeployArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
     /// Leave as soon as the server has the package; print the deployment's id
-    #[arg(short, long, visible_alias = "no-wait")]
+    #[arg(short, long, visible_alias = "no-wait", overrides_with = "wait")]
     pub(crate) detach: bool,
+    /// Follow the deployment to its end, through the project's queue: the default
+    #[arg(long, overrides_with = "detach")]
+    pub(crate) wait: bool,
+    /// Send it under this key: the same package sent again under it is the same deployment
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
     /// Print events and the final record as JSON lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -326,7 +345,9 @@ impl Command {
             Command::Deploy(args) => args.json,
             Command::Doctor(args) => args.json,
             Command::Events(args) => args.json,
-            Command::Log(args) | Command::Show(args) => args.json,
+            Command::Log(args) | Command::Show(args) | Command::Cancel(args) => args.json,
+            Command::Hold(args) => args.json,
+            Command::Unlock(args) => args.json,
             Command::List(args) => args.json,
             Command::Projects(args) => args.json,
             Command::Plugin(command) => command.json(),

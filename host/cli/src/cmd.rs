@@ -1,9 +1,11 @@
 //! The commands, one module each.
 
 pub(crate) mod audit;
+pub(crate) mod cancel;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod hold;
 pub(crate) mod list;
 pub(crate) mod plugin;
 pub(crate) mod policy;

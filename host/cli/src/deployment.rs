@@ -44,6 +44,8 @@ pub(crate) struct Job {
     source: Source,
     head: Value,
     compress: bool,
+    /// What the request is called, when it may be sent again.
+    key: Option<String>,
     plugins: Vec<PluginFile>,
     /// The manifest's own local plugins.
     pub(crate) listed: Vec<PluginFile>,
@@ -81,9 +83,15 @@ impl Job {
             source,
             head,
             compress: arguments.compress,
+            key: None,
             plugins: arguments.plugins.clone(),
             listed: manifest.plugins,
         })
+    }
+
+    /// The same under an idempotency key.
+    pub(crate) fn under(self, key: Option<String>) -> Job {
+        Job { key, ..self }
     }
 
     /// Takes the manifest's own plugins for admission too. Ones that the command line names go first and win.
@@ -171,7 +179,15 @@ impl Job {
             .ui
             .begin(self.project.as_str(), package.files, package.bytes);
         let sent = Arc::clone(&attend.sent);
-        let request = api.deploy(&self.project, &self.head, package, Answer::Record, &sent);
+        let key = self.key.as_deref();
+        let request = api.deploy(
+            &self.project,
+            &self.head,
+            key,
+            package,
+            Answer::Record,
+            &sent,
+        );
         let answer = attend.during(request).await??;
         let record = attend.during(api.json(answer)).await??;
         attend.tick();
@@ -199,7 +215,15 @@ impl Job {
         attend
             .ui
             .begin(self.project.as_str(), package.files, package.bytes);
-        let request = api.deploy(&self.project, &self.head, package, Answer::Events, &sent);
+        let key = self.key.as_deref();
+        let request = api.deploy(
+            &self.project,
+            &self.head,
+            key,
+            package,
+            Answer::Events,
+            &sent,
+        );
         let answer = attend.during(request).await??;
         let mut follow = attend.during(Follow::answer(api, answer)).await??;
         loop {
@@ -369,7 +393,7 @@ async fn left(api: &Api, id: Option<&str>, sent: &Sent, interrupt: &Interrupt) -
     };
     tokio::select! {
         () = durable => Failure::Interrupted(format!(
-            "detached: deployment {id} goes on; `cofferdam events {id}` follows it"
+            "detached: deployment {id} goes on; `cofferdam events {id}` follows it, `cofferdam cancel {id}` stops it"
         )),
         () = interrupt.raised(2) => unfinished(id),
         () = tokio::time::sleep(DETACH) => Failure::Interrupted(format!(

@@ -6,7 +6,8 @@ use cofferdam_sandbox as sandbox;
 
 use crate::events::EventError;
 use crate::freeze::FreezeError;
-use crate::name::NameError;
+use crate::hold::HoldView;
+use crate::name::{DeploymentId, NameError, ProjectName};
 use crate::record::Record;
 
 /// Whose fault it is, and so which kind of answer it deserves.
@@ -127,6 +128,38 @@ pub enum Error {
         /// What was asked for.
         what: String,
     },
+    /// A process of a deployment that was to stop does not die.
+    #[error("deployment {deployment} was to stop, and something of it still runs: {message}")]
+    StillRuns {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// What still runs.
+        message: String,
+    },
+    /// The project takes no deployments for now.
+    #[error(
+        "project {project} takes no deployments since {}: {}",
+        hold.since,
+        hold.reason
+    )]
+    Held {
+        /// The project.
+        project: ProjectName,
+        /// Why, and since when.
+        hold: HoldView,
+    },
+    /// The reason of a hold is none.
+    #[error("the hold is not valid: {message}")]
+    HoldInvalid {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The idempotency key is none.
+    #[error("the idempotency key is not valid: {message}")]
+    KeyInvalid {
+        /// What is wrong with it.
+        message: String,
+    },
     /// Another state of things stands in the way.
     #[error("{message}")]
     Conflict {
@@ -216,7 +249,9 @@ impl Error {
             Self::PluginIncompatible { .. } => "plugin_incompatible",
             Self::PluginUntrusted { .. } => "forbidden",
             Self::GrantDenied { .. } => "grant_denied",
-            Self::SecretInvalid { .. } => "request_invalid",
+            Self::SecretInvalid { .. } | Self::HoldInvalid { .. } | Self::KeyInvalid { .. } => {
+                "request_invalid"
+            }
             Self::DigestMismatch { .. } => "digest_mismatch",
             Self::UploadInterrupted { .. } => "upload_interrupted",
             Self::Failed { record } => record
@@ -224,11 +259,13 @@ impl Error {
                 .as_ref()
                 .map_or("conflict", |error| &error.code),
             Self::NotFound { .. } => "not_found",
-            Self::Conflict { .. } | Self::SecretsUnavailable { .. } => "conflict",
+            Self::Conflict { .. } | Self::Held { .. } | Self::SecretsUnavailable { .. } => {
+                "conflict"
+            }
             Self::Stopping | Self::NotReady { .. } => "not_ready",
             Self::StorageFull => "storage_full",
             Self::ReleaseInvalid { .. } => "release_invalid",
-            Self::Sandbox(sandbox::Error::Stuck { .. }) => "step_stuck",
+            Self::StillRuns { .. } | Self::Sandbox(sandbox::Error::Stuck { .. }) => "step_stuck",
             // Not the step's fault, and not one that the next attempt meets again.
             Self::Sandbox(sandbox::Error::Worker { .. } | sandbox::Error::Busy { .. }) => {
                 "interrupted"
@@ -250,9 +287,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::HeadInvalid { .. } | Self::Name(_) | Self::SecretInvalid { .. } => {
-                ErrorKind::Invalid
-            }
+            Self::HeadInvalid { .. }
+            | Self::Name(_)
+            | Self::SecretInvalid { .. }
+            | Self::HoldInvalid { .. }
+            | Self::KeyInvalid { .. } => ErrorKind::Invalid,
             Self::ConfigInvalid { .. }
             | Self::PluginUnknown { .. }
             | Self::PluginIncompatible { .. }
@@ -270,7 +309,10 @@ impl Error {
                 _ => ErrorKind::Unprocessable,
             },
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Conflict { .. } | Self::SecretsUnavailable { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. }
+            | Self::StillRuns { .. }
+            | Self::Held { .. }
+            | Self::SecretsUnavailable { .. } => ErrorKind::Conflict,
             Self::Stopping
             | Self::Sandbox(
                 sandbox::Error::Stuck { .. }

@@ -2,13 +2,17 @@
 //!
 //! - `opening`: from a directory to a host that serves what was active
 //! - `acceptance`: the way of a deployment in
+//! - `leases`: who may run, and what becomes of leases whose owners are gone
 //! - `running`: the deployments that have not ended, and the stop
 //! - `deployments`, `projects`, `plugins`: what can be asked of each
+//! - `cancelling`: stopping one of them
 //! - `discarding`: taking directories away
 
 mod acceptance;
+mod cancelling;
 mod deployments;
 mod discarding;
+mod leases;
 mod opening;
 mod plugins;
 mod projects;
@@ -24,21 +28,27 @@ use cofferdam_blobs::Store;
 use cofferdam_ledger::Ledger;
 use cofferdam_sandbox::worker::Isolation;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::activation::Activator;
 use crate::catalog::ShippedPlugin;
 use crate::data_dir::DataDir;
 use crate::error::Error;
 use crate::events::EventLogs;
+use crate::hold::{self, HoldView};
+use crate::lease::Leases;
 use crate::live::Live;
 use crate::name::{DeploymentId, ProjectName};
+use crate::places::Places;
 use crate::policy::Policy;
 use crate::queue::Queue;
 use crate::route::{Route, Routes};
 use crate::secrets::SecretStore;
 use crate::token::{self, Identity};
 
+pub use acceptance::{Begun, Repeat};
 pub use deployments::{Filter, MAX_PAGE, PackageReader};
+pub use leases::Broken;
 pub use projects::{Latest, ProjectView};
 
 /// How a host is opened.
@@ -54,6 +64,8 @@ pub struct HostOptions {
     pub isolation: Isolation,
     /// The most that anything is granted.
     pub policy: Policy,
+    /// How many steps run at a time, over all projects.
+    pub max_steps: usize,
 }
 
 /// The host. Cloning is cheap; all clones are one host.
@@ -71,7 +83,9 @@ pub(crate) struct Inner {
     pub(crate) secrets: SecretStore,
     pub(crate) activator: Activator,
     pub(crate) routes: Routes,
-    queue: Queue,
+    pub(crate) queue: Queue,
+    pub(crate) places: Places,
+    pub(crate) leases: Leases,
     live: Mutex<HashMap<DeploymentId, Arc<Live>>>,
     /// Told whenever a deployment has ended.
     idle: Notify,
@@ -108,6 +122,30 @@ impl Host {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.inner.activator.policy
+    }
+
+    /// Puts a project under a hold: it takes no deployments until the hold is released, and whoever is refused is
+    /// told the reason. `token` is whose it is. One that it is under gets the new reason.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HoldInvalid`] when the reason is none, or when the ledger fails.
+    pub async fn hold(
+        &self,
+        project: &ProjectName,
+        reason: &str,
+        token: Uuid,
+    ) -> Result<HoldView, Error> {
+        hold::put(&self.inner.ledger, project, reason, token).await
+    }
+
+    /// Releases a project's hold. Without one there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger fails.
+    pub async fn release_hold(&self, project: &ProjectName) -> Result<(), Error> {
+        hold::remove(&self.inner.ledger, project).await
     }
 
     /// The secrets of projects.

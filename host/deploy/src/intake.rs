@@ -76,6 +76,11 @@ impl Intake {
         self.host.record(self.live.id).await
     }
 
+    /// Resolves when nobody wants the rest of the package: the deployment is about to end. [`Self::write`] says how.
+    pub async fn unwanted(&self) {
+        self.live.failing().await;
+    }
+
     /// Takes the next bytes of the package, waiting for room when the disk is slower than the client.
     ///
     /// # Errors
@@ -157,6 +162,7 @@ impl Intake {
             }
         }
         self.live.log.sync().await?;
+        self.host.queue.settle(&self.live.project, self.live.id);
         let record = self.host.record(self.live.id).await;
         self.live.package.send_replace(PackageState::Durable);
         record

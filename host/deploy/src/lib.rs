@@ -15,7 +15,9 @@
 //! | [`policy`], `check` | the operator's ceilings; what a package would get under them |
 //! | `cache` | what install steps keep from one deployment to the next |
 //! | `intake`, `live` | the package's way in; the one place where a running deployment is recorded |
-//! | `queue`, `pipeline` | whose turn it is; the steps, the freezing and the end |
+//! | `queue`, `lease`, `places` | whose turn it is; the right to run, for one run; how many steps run at a time |
+//! | `hold`, `idempotency` | projects that take no deployments; requests that are sent again |
+//! | `pipeline` | the steps, the freezing and the end |
 //! | [`freeze`] | from a staging directory to an immutable, digested, durable release |
 //! | `activation`, `route` | from the description of services to what answers for a host name |
 //! | [`events`] | the append-only log of a deployment, its replay and its live subscribers |
@@ -33,7 +35,7 @@
 //! # async fn example(package: Vec<bytes::Bytes>) -> Result<(), cofferdam_deploy::Error> {
 //! use cofferdam_deploy::{Head, Host, HostOptions, Isolation, Next, Policy};
 //!
-//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread, policy: Policy::built_in() };
+//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread, policy: Policy::built_in(), max_steps: 4 };
 //! let host = Host::open(options).await?;
 //! let mut intake = host.begin(&"blog".parse()?, Head::default(), None).await?;
 //! let mut events = host.events(intake.id(), 0).await?;
@@ -60,11 +62,15 @@ pub mod events;
 pub mod freeze;
 mod grant;
 pub mod head;
+mod hold;
 mod host;
+mod idempotency;
 mod intake;
+mod lease;
 mod live;
 mod name;
 mod pipeline;
+mod places;
 mod plan;
 pub mod policy;
 mod queue;
@@ -86,11 +92,17 @@ pub use error::{Error, ErrorKind};
 pub use events::{Next, StoredEvent, Subscription};
 pub use grant::{Finding, GrantRecord};
 pub use head::Head;
-pub use host::{Filter, Host, HostOptions, Latest, MAX_PAGE, PackageReader, ProjectView};
+pub use hold::HoldView;
+pub use host::{
+    Begun, Broken, Filter, Host, HostOptions, Latest, MAX_PAGE, PackageReader, ProjectView, Repeat,
+};
+pub use idempotency::IdempotencyKey;
 pub use intake::{Intake, Refusal};
+pub use lease::LeaseView;
 pub use name::{
     DeploymentId, NameError, PluginName, PluginRef, ProjectName, SecretName, ServiceName,
 };
+pub use places::default_max_steps;
 pub use plan::check_config;
 pub use policy::Policy;
 pub use record::{

@@ -41,6 +41,8 @@ pub(crate) struct Live {
     pub(crate) project: ProjectName,
     pub(crate) log: EventWriter,
     ledger: Ledger,
+    /// The number of the project's lease that this deployment has; 0 before its turn.
+    pub(crate) fence: AtomicU64,
     /// Bytes of the package that have arrived.
     pub(crate) received: AtomicU64,
     /// Lines that limits have dropped.
@@ -74,6 +76,7 @@ impl Live {
             project,
             log,
             ledger,
+            fence: AtomicU64::new(0),
             received: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             state: Mutex::new(State { body, version: 1 }),
@@ -86,7 +89,8 @@ impl Live {
     }
 
     /// Changes the record: in the ledger first, then in memory. `extra` goes into the same commit. Returns
-    /// the status that follows from the change.
+    /// the status that follows from the change. Once the deployment had its turn, nothing is recorded without its
+    /// lease, and its end gives the lease back.
     pub(crate) async fn record(
         &self,
         durability: Durability,
@@ -106,12 +110,24 @@ impl Live {
             finished: status.is_terminal(),
             body: body.to_json(),
         });
+        // Behind the record, so that a deployment that has ended is told so, and not that its lease is gone.
+        changes.extend(self.lease_change(status));
         self.ledger.commit(durability, changes).await?;
         *state = State {
             body,
             version: state.version + 1,
         };
         Ok(status)
+    }
+
+    fn lease_change(&self, status: Status) -> Option<Change> {
+        let fence = self.fence.load(Ordering::SeqCst);
+        let project = self.project.to_string();
+        match (fence, status.is_terminal()) {
+            (0, _) => None,
+            (_, true) => Some(Change::FreeLease { project, fence }),
+            (_, false) => Some(Change::RequireLease { project, fence }),
+        }
     }
 
     /// Takes these secrets out of everything that is said from now on: by the step that holds them, and by the steps

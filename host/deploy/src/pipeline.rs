@@ -18,11 +18,12 @@ use crate::error::Error;
 use crate::events::EventKind;
 use crate::freeze::{self, Tree};
 use crate::head::Strategy;
+use crate::hold;
 use crate::host::Inner;
 use crate::live::{Live, PackageState};
 use crate::plan::Plan;
 use crate::queue::{Permit, Turn};
-use crate::record::{ErrorRecord, EventsRecord, ReleaseRecord, Service, Time};
+use crate::record::{ErrorRecord, EventsRecord, ReleaseRecord, Service, StepStatus, Time};
 use crate::status::Status;
 
 /// The directory, in a deployment's staging, that becomes the release.
@@ -85,7 +86,11 @@ async fn drive(
             });
         }
     };
-    match proceed(host, live, plan, package).await {
+    let ended = match take_the_right(host, live).await {
+        Ok(()) => proceed(host, live, plan, package).await,
+        Err(error) => Err(error),
+    };
+    match ended {
         Ok(()) => Ok(permit),
         Err(error) => Err(Failure {
             error,
@@ -104,6 +109,18 @@ async fn wait_for_turn(live: &Live, turn: oneshot::Receiver<Turn>) -> Result<Per
             }
             Err(_) => Err(ErrorRecord::new("internal", "the queue was closed")),
         },
+    }
+}
+
+/// Takes the project's lease, unless the project was put under a hold while the deployment waited.
+async fn take_the_right(host: &Inner, live: &Live) -> Result<(), ErrorRecord> {
+    let taken = async {
+        hold::check(&host.ledger, &live.project).await?;
+        host.take_lease(live).await
+    };
+    tokio::select! {
+        stop = live.stopped() => Err(stop.into()),
+        taken = taken => taken.map_err(report),
     }
 }
 
@@ -288,8 +305,10 @@ async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Res
     // A guest can put a secret into the name of a file that the release is refused for.
     error.message = live.redactor().text(error.message).into_owned();
     live.mark_failing();
-    // A package of which every byte has arrived gets its digests into the record all the same.
+    // A package of which every byte has arrived gets its digests into the record all the same, unless somebody waits
+    // for the deployment to stop.
     let settling = matches!(*live.package.borrow(), PackageState::Settling);
+    let settling = settling && live.stop_reason().is_none();
     if settling {
         live.package_settled().await;
     }
@@ -299,6 +318,11 @@ async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Res
     let recorded = error.clone();
     let status = live
         .record(Durability::Power, Vec::new(), |body| {
+            for step in &mut body.steps {
+                if matches!(step.status, StepStatus::Queued | StepStatus::Running) {
+                    step.status = StepStatus::Cancelled;
+                }
+            }
             body.error = Some(recorded);
             body.events = events;
         })

@@ -1,7 +1,11 @@
 //! One deployment of a project runs at a time; of those that wait, only the newest is worth running.
+//!
+//! A deployment takes its place when its head is accepted, because its pipeline may run while its package still
+//! arrives. It takes the place of an older one only when its package is durable: one whose upload breaks off must
+//! not have cost the one before it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -14,9 +18,17 @@ pub(crate) struct Queue {
 }
 
 /// A project that runs a deployment; without one it has no lane.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
-    next: Option<(DeploymentId, oneshot::Sender<Turn>)>,
+    running: DeploymentId,
+    /// Oldest first. Uploads are bounded, and so are those that wait here.
+    waiting: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: DeploymentId,
+    turn: oneshot::Sender<Turn>,
 }
 
 /// How waiting ends.
@@ -28,63 +40,87 @@ pub(crate) enum Turn {
     Superseded(DeploymentId),
 }
 
-/// The right to run, for one project.
+/// The right to run, for one deployment of a project.
 #[derive(Debug)]
 pub(crate) struct Permit {
     queue: Queue,
     project: ProjectName,
+    id: DeploymentId,
 }
 
 impl Queue {
-    /// Takes a place in the project's queue; a deployment that waits there already is superseded.
+    /// Takes the last place in the project's queue.
     pub(crate) fn enter(&self, project: &ProjectName, id: DeploymentId) -> oneshot::Receiver<Turn> {
-        let (sender, receiver) = oneshot::channel();
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        match lanes.get_mut(project) {
-            None => {
-                lanes.insert(project.clone(), Lane::default());
-                drop(lanes);
-                self.hand_over(project, sender);
-            }
-            Some(lane) => {
-                if let Some((_, older)) = lane.next.replace((id, sender)) {
-                    // A waiter that has gone meanwhile needs no word.
-                    let _ = older.send(Turn::Superseded(id));
-                }
-            }
+        let (turn, receiver) = oneshot::channel();
+        let mut lanes = self.lock();
+        if let Some(lane) = lanes.get_mut(project) {
+            // Those that were cancelled meanwhile wait for nothing.
+            lane.waiting.retain(|waiter| !waiter.turn.is_closed());
+            lane.waiting.push_back(Waiter { id, turn });
+        } else {
+            let lane = Lane {
+                running: id,
+                waiting: VecDeque::new(),
+            };
+            lanes.insert(project.clone(), lane);
+            drop(lanes);
+            self.hand_over(project, Waiter { id, turn });
         }
         receiver
     }
 
-    fn hand_over(&self, project: &ProjectName, to: oneshot::Sender<Turn>) {
+    /// Says that a deployment's package is durable: every older one that still waits is superseded.
+    pub(crate) fn settle(&self, project: &ProjectName, id: DeploymentId) {
+        let mut lanes = self.lock();
+        let Some(lane) = lanes.get_mut(project) else {
+            return;
+        };
+        let Some(place) = lane.waiting.iter().position(|waiter| waiter.id == id) else {
+            return;
+        };
+        for older in lane.waiting.drain(..place) {
+            // A waiter that has gone meanwhile needs no word.
+            let _ = older.turn.send(Turn::Superseded(id));
+        }
+    }
+
+    /// Lets the next deployment run in place of this one, if this one runs.
+    pub(crate) fn release(&self, project: &ProjectName, id: DeploymentId) {
+        let mut lanes = self.lock();
+        let Some(lane) = lanes.get_mut(project).filter(|lane| lane.running == id) else {
+            return;
+        };
+        match lane.waiting.pop_front() {
+            Some(next) => {
+                lane.running = next.id;
+                drop(lanes);
+                self.hand_over(project, next);
+            }
+            None => {
+                lanes.remove(project);
+            }
+        }
+    }
+
+    /// Not to be called under the lock.
+    fn hand_over(&self, project: &ProjectName, to: Waiter) {
         let permit = Permit {
             queue: self.clone(),
             project: project.clone(),
+            id: to.id,
         };
         // A receiver that has gone drops the permit, which hands over to the next.
-        let _ = to.send(Turn::Run(permit));
+        let _ = to.turn.send(Turn::Run(permit));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ProjectName, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut lanes = self
-            .queue
-            .lanes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let next = lanes
-            .get_mut(&self.project)
-            .and_then(|lane| lane.next.take());
-        match next {
-            Some((_, sender)) => {
-                drop(lanes);
-                self.queue.hand_over(&self.project, sender);
-            }
-            None => {
-                lanes.remove(&self.project);
-            }
-        }
+        self.queue.release(&self.project, self.id);
     }
 }
 
@@ -100,23 +136,53 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_first_runs_the_second_is_superseded_and_the_third_runs_next() {
-        let queue = Queue::default();
+    fn three(queue: &Queue) -> (ProjectName, [(DeploymentId, oneshot::Receiver<Turn>); 3]) {
         let project: ProjectName = "blog".parse().unwrap();
-        let ids = [
-            DeploymentId::new(),
-            DeploymentId::new(),
-            DeploymentId::new(),
-        ];
-        let mut turns = ids.map(|id| queue.enter(&project, id));
+        let enter = || {
+            let id = DeploymentId::new();
+            (id, queue.enter(&project, id))
+        };
+        let entered = [enter(), enter(), enter()];
+        (project, entered)
+    }
 
-        let permit = run(turns[0].try_recv());
-        assert!(matches!(turns[1].try_recv(), Ok(Turn::Superseded(by)) if by == ids[2]));
-        assert!(turns[2].try_recv().is_err());
+    #[test]
+    fn a_newer_package_that_is_durable_takes_the_place_of_an_older_deployment_that_waits() {
+        let queue = Queue::default();
+        let (project, [mut first, mut second, mut third]) = three(&queue);
+        let permit = run(first.1.try_recv());
+        queue.settle(&project, second.0);
+        assert!(second.1.try_recv().is_err());
+        queue.settle(&project, third.0);
+        assert!(matches!(second.1.try_recv(), Ok(Turn::Superseded(by)) if by == third.0));
+        assert!(third.1.try_recv().is_err());
         drop(permit);
-        drop(run(turns[2].try_recv()));
-        assert!(queue.lanes.lock().unwrap().is_empty());
+        drop(run(third.1.try_recv()));
+        assert!(queue.lock().is_empty());
+    }
+
+    #[test]
+    fn one_whose_package_still_arrives_waits_behind_the_older_and_costs_it_nothing() {
+        let queue = Queue::default();
+        let (project, [mut first, mut second, third]) = three(&queue);
+        queue.settle(&project, second.0);
+        let permit = run(first.1.try_recv());
+        // Its upload breaks off.
+        drop(third);
+        drop(permit);
+        drop(run(second.1.try_recv()));
+        assert!(queue.lock().is_empty());
+    }
+
+    #[test]
+    fn one_that_runs_is_superseded_by_nobody() {
+        let queue = Queue::default();
+        let (project, [mut first, second, third]) = three(&queue);
+        let permit = run(first.1.try_recv());
+        queue.settle(&project, third.0);
+        queue.settle(&project, first.0);
+        drop((permit, second, third));
+        assert!(queue.lock().is_empty());
     }
 
     #[test]
@@ -127,6 +193,19 @@ mod tests {
         drop(queue.enter(&project, DeploymentId::new()));
         drop(permit);
         drop(run(queue.enter(&project, DeploymentId::new()).try_recv()));
+    }
+
+    #[test]
+    fn one_that_was_put_aside_does_not_let_a_third_run_beside_the_second() {
+        let queue = Queue::default();
+        let (project, [mut first, mut second, mut third]) = three(&queue);
+        let aside = run(first.1.try_recv());
+        queue.release(&project, first.0);
+        let permit = run(second.1.try_recv());
+        drop(aside);
+        assert!(third.1.try_recv().is_err());
+        drop(permit);
+        drop(run(third.1.try_recv()));
     }
 
     #[test]

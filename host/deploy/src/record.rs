@@ -77,6 +77,8 @@ pub enum StepStatus {
     /// Not started.
     #[default]
     Pending,
+    /// Waiting until fewer steps run.
+    Queued,
     /// Running.
     Running,
     /// Ended well.

@@ -100,9 +100,9 @@ pub(crate) fn derive(body: &Body) -> Status {
         return Status::Succeeded;
     }
     let started = |phase: Phase| {
-        body.steps
-            .iter()
-            .any(|step| step.phase == phase && step.status != StepStatus::Pending)
+        body.steps.iter().any(|step| {
+            step.phase == phase && !matches!(step.status, StepStatus::Pending | StepStatus::Queued)
+        })
     };
     let loaded = body
         .steps
@@ -144,11 +144,13 @@ mod tests {
 
     #[test]
     fn the_status_follows_the_steps() {
-        use StepStatus::{Pending, Running, Succeeded};
+        use StepStatus::{Pending, Queued, Running, Succeeded};
         let cases = [
             ([Pending, Pending, Pending], Status::Queued),
+            ([Queued, Pending, Pending], Status::Queued),
             ([Running, Pending, Pending], Status::Extracting),
             ([Succeeded, Pending, Pending], Status::Extracting),
+            ([Succeeded, Queued, Pending], Status::Extracting),
             ([Succeeded, Running, Pending], Status::Installing),
             ([Succeeded, Succeeded, Pending], Status::Installing),
             ([Succeeded, Succeeded, Running], Status::Loading),

@@ -5,8 +5,8 @@ use std::fmt;
 use uuid::Uuid;
 
 use crate::{
-    DeliveryRow, NewActivation, NewAudit, NewDeployment, PluginRow, ReleaseRow, SecretRow,
-    ServiceRow, TokenRow, WebhookRow,
+    DeliveryRow, HoldRow, IdempotencyRow, NewActivation, NewAudit, NewDeployment, PluginRow,
+    ReleaseRow, SecretRow, ServiceRow, TokenRow, WebhookRow,
 };
 
 /// What a commit must survive before it is acknowledged.
@@ -107,6 +107,59 @@ pub enum Change {
     RemoveProject {
         /// Its name.
         name: String,
+    },
+    /// Gives a project's lease to a deployment, under the number of this commit. Nobody may have it.
+    TakeLease {
+        /// The project.
+        project: String,
+        /// The deployment that is to run.
+        deployment: Uuid,
+        /// The process that runs it.
+        owner: String,
+        /// When, in milliseconds since the epoch.
+        at: i64,
+    },
+    /// Notes that the owner of a lease is alive, if the lease still is its own.
+    RenewLease {
+        /// The project.
+        project: String,
+        /// The number under which the lease was taken.
+        fence: u64,
+        /// When, in milliseconds since the epoch.
+        at: i64,
+    },
+    /// Gives a lease back, if it still has this number.
+    FreeLease {
+        /// The project.
+        project: String,
+        /// The number under which the lease was taken.
+        fence: u64,
+    },
+    /// Changes nothing, and lets the commit happen only while the lease has this number.
+    RequireLease {
+        /// The project.
+        project: String,
+        /// The number under which the lease was taken.
+        fence: u64,
+    },
+    /// Puts a project under a hold, in place of one that it is under.
+    PutHold(HoldRow),
+    /// Ends a project's hold. Without one, nothing is said in the feed.
+    RemoveHold {
+        /// The project.
+        project: String,
+    },
+    /// Remembers a request. Its key must not be in use, but by the request that became `replaces`.
+    PutIdempotencyKey {
+        /// The request.
+        row: IdempotencyRow,
+        /// The deployment whose key this may take over.
+        replaces: Option<Uuid>,
+    },
+    /// Forgets requests whose time has passed.
+    ForgetIdempotencyKeys {
+        /// Those that expire at or before this, in milliseconds since the epoch.
+        before: i64,
     },
     /// A change of which the feed says nothing.
     Beside(Beside),

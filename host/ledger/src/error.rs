@@ -76,6 +76,28 @@ pub enum Error {
         owner: String,
     },
 
+    /// A project's lease was to be taken, and somebody has it.
+    #[error("deployment {deployment} has the lease of project {project}, and {owner} runs it")]
+    Leased {
+        /// The project.
+        project: String,
+        /// The deployment that runs.
+        deployment: Uuid,
+        /// The process that runs it.
+        owner: String,
+    },
+
+    /// Whoever wanted to record something lost the lease under which it does so. It must stop.
+    #[error("the lease {fence} of project {project} is lost; {}", Fence(found))]
+    Fenced {
+        /// The project.
+        project: String,
+        /// The lease that it had.
+        fence: u64,
+        /// The lease that there is.
+        found: Option<u64>,
+    },
+
     /// A number is larger than the ledger's columns hold.
     #[error("{what} is {value}, and at most {} can be recorded", i64::MAX)]
     OutOfRange {
@@ -180,6 +202,18 @@ pub(crate) fn is_no_database(error: &sqlx::Error) -> bool {
 fn primary_code(error: &sqlx::Error) -> Option<i64> {
     let code: i64 = error.as_database_error()?.code()?.parse().ok()?;
     Some(code & 0xff)
+}
+
+/// Says which lease there is, or that there is none.
+struct Fence<'a>(&'a Option<u64>);
+
+impl fmt::Display for Fence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(fence) => write!(f, "now it is {fence}"),
+            None => f.write_str("now nobody has it"),
+        }
+    }
 }
 
 /// Says which release, or that there is none.

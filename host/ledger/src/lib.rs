@@ -1,7 +1,7 @@
 //! The ledger: durable records and their change feed.
 //!
 //! What a host must not forget is here: deployments, releases, which release a project serves, admitted
-//! plugins, sealed secrets and tokens. It knows nothing of what they mean. It keeps their rules, though: a batch of
+//! plugins, sealed secrets, tokens, and who may deploy to a project now. It knows nothing of what they mean. It keeps their rules, though: a batch of
 //! changes happens entirely or not at all, a record changes only if it still is what the caller saw, a
 //! finished deployment is for ever, and a project serves only a release of its own.
 //!
@@ -76,8 +76,8 @@ pub use change::{Beside, Change, Commit, Durability};
 pub use error::Error;
 pub use read::MAX_PAGE;
 pub use record::{
-    ChangeRow, DeploymentFilter, DeploymentRow, Kind, NewDeployment, PluginRow, ProjectRow,
-    ReleaseRow, SecretRow, TokenRow,
+    ChangeRow, DeploymentFilter, DeploymentRow, HoldRow, IdempotencyRow, Kind, LeaseRow,
+    NewDeployment, PluginRow, ProjectRow, ReleaseRow, SecretRow, TokenRow,
 };
 pub use releases::{ActivationRow, MAX_ACTIVATIONS, NewActivation, ServiceRow};
 pub use webhooks::{DeliveryRow, MAX_WAITING_DELIVERIES, WebhookRow};
@@ -129,6 +129,7 @@ impl Ledger {
     ///
     /// The first change that cannot be made, and then nothing was: [`Error::Conflict`],
     /// [`Error::ActiveConflict`], [`Error::Finished`], [`Error::NotFound`], [`Error::Exists`],
+    /// [`Error::Leased`], [`Error::Fenced`],
     /// [`Error::ForeignRelease`], [`Error::OutOfRange`]. [`Error::Closed`] after [`Ledger::close`].
     /// [`Error::Full`] and [`Error::Database`] when the disk or the database fails.
     pub async fn commit(

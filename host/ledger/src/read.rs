@@ -1,5 +1,7 @@
 //! The queries. Each is one statement, and so sees one state of the ledger.
 
+mod lease;
+
 use sqlx::{Row, sqlite::SqliteRow};
 use uuid::Uuid;
 

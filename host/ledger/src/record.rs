@@ -3,9 +3,13 @@
 //! The ledger keeps what it must search and guard in columns; everything else about a record is its
 //! `body`, JSON text that belongs to whoever wrote it.
 
+mod lease;
+
 use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
+
+pub use lease::{HoldRow, IdempotencyRow, LeaseRow};
 
 /// A deployment that is about to be recorded. It starts unfinished, at version 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +178,10 @@ pub enum Kind {
     Secret,
     /// A [`TokenRow`].
     Token,
+    /// A [`HoldRow`].
+    Hold,
+    /// An [`IdempotencyRow`]. The feed says nothing of them, nor of leases.
+    IdempotencyKey,
 }
 
 impl Kind {
@@ -186,6 +194,8 @@ impl Kind {
             Kind::Plugin => "plugin",
             Kind::Secret => "secret",
             Kind::Token => "token",
+            Kind::Hold => "hold",
+            Kind::IdempotencyKey => "idempotency key",
         }
     }
 }
@@ -207,6 +217,8 @@ impl FromStr for Kind {
             Kind::Plugin,
             Kind::Secret,
             Kind::Token,
+            Kind::Hold,
+            Kind::IdempotencyKey,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == word)

@@ -137,7 +137,7 @@ pub(crate) async fn remove_release(
 }
 
 /// Everything that is recorded of a project, in the order in which it may go. The audit log stays.
-const PROJECT_ROWS: [&str; 9] = [
+const PROJECT_ROWS: [&str; 11] = [
     "UPDATE projects SET active = NULL WHERE name = $1",
     "DELETE FROM pins WHERE project = $1",
     "DELETE FROM services WHERE project = $1",
@@ -145,6 +145,8 @@ const PROJECT_ROWS: [&str; 9] = [
     "DELETE FROM outbox WHERE project = $1",
     "DELETE FROM webhooks WHERE project = $1",
     "DELETE FROM secrets WHERE project = $1",
+    "DELETE FROM holds WHERE project = $1",
+    "DELETE FROM idempotency_keys WHERE project = $1",
     "DELETE FROM releases WHERE project = $1",
     "DELETE FROM deployments WHERE project = $1",
 ];

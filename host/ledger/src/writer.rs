@@ -141,7 +141,7 @@ async fn record(transaction: &mut SqliteConnection, changes: &[Change]) -> Resul
             .await?;
     let mut position: i64 = 0;
     for change in changes {
-        let Some((kind, key)) = apply::apply(transaction, change).await? else {
+        let Some((kind, key)) = apply::apply(transaction, taken, change).await? else {
             continue;
         };
         sqlx::query("INSERT INTO changes (number, position, kind, key) VALUES ($1, $2, $3, $4)")

@@ -11,6 +11,7 @@ mod deploy;
 mod deployments;
 mod events;
 mod health;
+mod holds;
 mod log;
 mod plugins;
 mod problem;
@@ -172,6 +173,17 @@ impl Call {
         match Query::try_from_uri(&self.parts.uri) {
             Ok(Query(query)) => Ok(query),
             Err(error) => Err(Problem::bad_request(error.body_text())),
+        }
+    }
+
+    /// Who asks, for a record that people read.
+    fn who(&self) -> String {
+        match self.parts.extensions.get::<Identity>() {
+            Some(Identity {
+                name: Some(name), ..
+            }) => format!("token {name}"),
+            Some(identity) => format!("token {}", identity.id),
+            None => "nobody".to_owned(),
         }
     }
 

@@ -48,6 +48,8 @@ pub struct ServerOptions {
     pub policy: Policy,
     /// The largest package that is taken. Default: 16 GiB.
     pub max_package_bytes: u64,
+    /// How many steps run at a time, over all projects. Default: two for each processor, and at least four.
+    pub max_steps: usize,
     /// How long the sender of a body may keep the server waiting.
     pub body: BodyLimits,
     /// How long a request's head may take, and how long an idle connection is kept. Default: 30 seconds.
@@ -70,6 +72,7 @@ impl ServerOptions {
             isolation: Isolation::Thread,
             policy: Policy::built_in(),
             max_package_bytes: MAX_PACKAGE_BYTES,
+            max_steps: cofferdam_deploy::default_max_steps(),
             body: BodyLimits::default(),
             header_timeout: connections.header_read,
             drain: connections.drain,
@@ -106,6 +109,7 @@ impl Server {
             domain: options.domain.clone(),
             isolation: options.isolation.clone(),
             policy: options.policy.clone(),
+            max_steps: options.max_steps,
         })
         .await?;
         host.set_ingress(ingress_addr);

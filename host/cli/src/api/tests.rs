@@ -103,7 +103,14 @@ async fn a_refusal_in_the_middle_of_the_package_is_shown_with_its_detail() {
     let sent = Arc::new(Sent::default());
     let project = "blog".parse().unwrap();
     let deployed = api
-        .deploy(&project, &json!({}), package(None), Answer::Events, &sent)
+        .deploy(
+            &project,
+            &json!({}),
+            None,
+            package(None),
+            Answer::Events,
+            &sent,
+        )
         .await;
     let failure = deployed.unwrap_err();
     assert_eq!(
@@ -141,7 +148,14 @@ async fn a_package_of_known_length_is_announced_and_its_head_comes_first() {
     let project = "blog".parse().unwrap();
     let head = json!({"message": "hi"});
     let answer = api
-        .deploy(&project, &head, package(Some(3)), Answer::Record, &sent)
+        .deploy(
+            &project,
+            &head,
+            Some("key-1"),
+            package(Some(3)),
+            Answer::Record,
+            &sent,
+        )
         .await
         .unwrap();
     assert_eq!(api.json(answer).await.unwrap()["id"], "d1");
@@ -195,6 +209,7 @@ async fn the_answer_to_a_deployment_names_it_and_is_followed_past_its_own_end() 
         .deploy(
             &project,
             &json!({}),
+            None,
             package(Some(1)),
             Answer::Events,
             &sent,

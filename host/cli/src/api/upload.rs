@@ -68,6 +68,7 @@ impl Api {
         &self,
         project: &Project,
         head: &Value,
+        key: Option<&str>,
         package: Package,
         answer: Answer,
         sent: &Arc<Sent>,
@@ -88,6 +89,10 @@ impl Api {
                 },
             )
             .body(reqwest::Body::wrap(body));
+        let request = match key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        };
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => return Err(sent.take_failure().unwrap_or_else(|| self.broken(&error))),

@@ -10,7 +10,7 @@ use crate::signal::Interrupt;
 use crate::ui::Ui;
 
 pub(crate) async fn run(arguments: &DeployArgs) -> Result<(), Failure> {
-    let job = Job::new(&arguments.package)?;
+    let job = Job::new(&arguments.package)?.under(arguments.idempotency_key.clone());
     let api = arguments.client.api()?;
     let interrupt = Interrupt::listen()?;
     let mut ui = Ui::new(arguments.json, false);
@@ -22,7 +22,7 @@ pub(crate) async fn run(arguments: &DeployArgs) -> Result<(), Failure> {
         ));
     }
     job.admit(&api, &mut ui, &interrupt).await?;
-    if arguments.detach {
+    if arguments.detach && !arguments.wait {
         let record = job.send(&api, &mut ui, &interrupt).await?;
         ui.clear();
         return print(&if arguments.json {

@@ -69,6 +69,9 @@ impl Running {
         options.ingress = ingress;
         arguments.domain.clone_into(&mut options.domain);
         options.isolation = isolation(arguments.isolation, arguments.landlock);
+        if let Some(steps) = arguments.max_steps {
+            options.max_steps = steps.into();
+        }
         let (policy, policy_file) = policy(arguments.policy.as_deref(), &data)?;
         options.policy = policy;
         let server = Server::bind(options)

@@ -2,10 +2,13 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use cofferdam_blobs::Ingest;
-use cofferdam_ledger::{Change, Durability, NewDeployment};
+use cofferdam_ledger::{Change, Durability, Kind, NewDeployment};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{Host, Inner};
 use crate::catalog::blocking;
@@ -14,13 +17,63 @@ use crate::data_dir::make_dir;
 use crate::error::Error;
 use crate::events::EventKind;
 use crate::head::{ExpectedDigest, Head};
+use crate::hold;
+use crate::idempotency::{IdempotencyKey, Request};
 use crate::intake::Intake;
-use crate::live::Live;
+use crate::live::{Live, PackageState};
 use crate::name::{DeploymentId, ProjectName};
 use crate::pipeline::{RELEASE, Run};
 use crate::plan::Plan;
-use crate::record::{Body, Package, Time};
+use crate::record::{Body, Package, Record, Time};
 use crate::status::Status;
+
+/// How long a repeat waits before it looks again for a first request that has just been accepted.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What a request with an idempotency key comes to.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is the first of its kind: a deployment whose package arrives.
+    New(Intake),
+    /// It was sent before. Its package is compared with the first one's, and starts nothing.
+    Repeat(Repeat),
+}
+
+/// A request that was sent before. Its package has to be given to it like to an [`Intake`].
+#[derive(Debug)]
+pub struct Repeat {
+    host: Arc<Inner>,
+    request: Request,
+    id: DeploymentId,
+    /// The digest of the first request's package.
+    blake3: String,
+    hasher: Box<blake3::Hasher>,
+}
+
+impl Repeat {
+    /// The deployment that the first request became.
+    #[must_use]
+    pub fn id(&self) -> DeploymentId {
+        self.id
+    }
+
+    /// Takes the next bytes of the package.
+    pub fn write(&mut self, bytes: &Bytes) {
+        self.hasher.update(bytes);
+    }
+
+    /// Says that every byte has been given.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] when the package is not the first one's.
+    pub async fn finish(self) -> Result<Record, Error> {
+        if self.hasher.finalize().to_hex().as_str() != self.blake3 {
+            return Err(self.request.differs(self.id, "package"));
+        }
+        self.host.record(self.id).await
+    }
+}
 
 impl Host {
     /// Accepts a deployment: its head is checked and recorded, and its pipeline starts with the first
@@ -35,17 +88,59 @@ impl Host {
         head: Head,
         media_type: Option<String>,
     ) -> Result<Intake, Error> {
-        self.inner.clone().begin(project, head, media_type).await
+        self.inner
+            .clone()
+            .begin(project, head, media_type, Once::Never)
+            .await
+    }
+
+    /// The same for a request that may be sent again, under a key that is `token`'s own. While the first request
+    /// of the key still arrives, a second one waits to see what becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::begin`]; [`Error::Conflict`] when the key was used with another head.
+    pub async fn begin_once(
+        &self,
+        project: &ProjectName,
+        head: Head,
+        media_type: Option<String>,
+        token: Uuid,
+        key: IdempotencyKey,
+    ) -> Result<Begun, Error> {
+        let inner = &self.inner;
+        let request = Request::new(token, project.clone(), key, &head);
+        loop {
+            let replaces = match inner.clone().seen(&request).await? {
+                Seen::Never { replaces } => replaces,
+                Seen::Before(repeat) => return Ok(Begun::Repeat(repeat)),
+            };
+            let once = Once::Under(&request, replaces);
+            let begun = inner
+                .clone()
+                .begin(project, head.clone(), media_type.clone(), once)
+                .await;
+            match begun {
+                Ok(intake) => return Ok(Begun::New(intake)),
+                // Another request of the same key was faster.
+                Err(Error::Ledger(cofferdam_ledger::Error::Exists {
+                    kind: Kind::IdempotencyKey,
+                    ..
+                })) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Says what a deployment with this head would get, and starts nothing.
     ///
     /// # Errors
     ///
-    /// When the head, a plugin or a configuration is refused, or a granted secret does not exist. A request that
-    /// is refused is no error here: it is what the answer says.
+    /// When the head, a plugin or a configuration is refused, the project is under a hold, or a granted secret does
+    /// not exist. A request that is refused is no error here: it is what the answer says.
     pub async fn check(&self, project: &ProjectName, head: &Head) -> Result<Check, Error> {
         head.check(project)?;
+        hold::check(&self.inner.ledger, project).await?;
         let activator = &self.inner.activator;
         let check = Plan::check(head, project, &activator.catalog, &activator.policy).await?;
         if check.allowed {
@@ -57,17 +152,79 @@ impl Host {
     }
 }
 
+/// Whether a request has a key, and whose key it takes over.
+enum Once<'a> {
+    Never,
+    Under(&'a Request, Option<Uuid>),
+}
+
+/// What is known of a request's key.
+enum Seen {
+    /// Nothing, or of a deployment that has nothing to compare with.
+    Never {
+        replaces: Option<Uuid>,
+    },
+    Before(Repeat),
+}
+
 impl Inner {
+    /// Looks a request's key up, and waits while the first request of the key arrives.
+    async fn seen(self: Arc<Self>, request: &Request) -> Result<Seen, Error> {
+        let project = request.project.as_str();
+        loop {
+            let row = self
+                .ledger
+                .idempotency_key(request.token, project, request.key.as_str())
+                .await?;
+            let Some(row) = row else {
+                return Ok(Seen::Never { replaces: None });
+            };
+            let replaces = Some(row.deployment);
+            if row.expires_at <= Time::now().as_millis() {
+                return Ok(Seen::Never { replaces });
+            }
+            request.check_head(&row)?;
+            let id = DeploymentId::from(row.deployment);
+            let live = self.live(id);
+            let Some(deployment) = self.ledger.deployment(row.deployment).await? else {
+                return Ok(Seen::Never { replaces });
+            };
+            let body = Body::parse(&deployment)?;
+            if let Some(blake3) = body.package.blake3 {
+                return Ok(Seen::Before(Repeat {
+                    request: request.clone(),
+                    id,
+                    blake3,
+                    hasher: Box::default(),
+                    host: self,
+                }));
+            }
+            match live {
+                _ if deployment.finished => return Ok(Seen::Never { replaces }),
+                Some(live) => {
+                    // Whatever comes of it is in the record then.
+                    if !matches!(live.package_settled().await, PackageState::Durable) {
+                        live.ended().await;
+                    }
+                }
+                // Between its commit and its run there is a moment.
+                None => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
     async fn begin(
         self: Arc<Self>,
         project: &ProjectName,
         head: Head,
         media_type: Option<String>,
+        once: Once<'_>,
     ) -> Result<Intake, Error> {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(Error::Stopping);
         }
         head.check(project)?;
+        hold::check(&self.ledger, project).await?;
         let plan = Plan::settle(
             &head,
             project,
@@ -78,7 +235,9 @@ impl Inner {
         plan.check_secrets(&self.secrets, project).await?;
 
         let id = DeploymentId::new();
-        let accepted = self.accept(id, project, head, media_type, &plan).await;
+        let accepted = self
+            .accept(id, project, head, media_type, &plan, once)
+            .await;
         let (live, ingest, expected) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -115,6 +274,7 @@ impl Inner {
         head: Head,
         media_type: Option<String>,
         plan: &Plan,
+        once: Once<'_>,
     ) -> Result<(Arc<Live>, Ingest, Option<ExpectedDigest>), Error> {
         let release = self.data.staging(id).join(RELEASE);
         let marker = self.data.open_end(id);
@@ -140,7 +300,7 @@ impl Inner {
             ..Body::default()
         };
         let now = Time::now().as_millis();
-        let changes = vec![
+        let mut changes = vec![
             Change::PutProject {
                 name: project.to_string(),
                 created_at: now,
@@ -153,6 +313,12 @@ impl Inner {
                 body: body.to_json(),
             }),
         ];
+        if let Once::Under(request, replaces) = once {
+            changes.push(Change::PutIdempotencyKey {
+                row: request.row(id),
+                replaces,
+            });
+        }
         self.ledger.commit(Durability::Process, changes).await?;
         let live = Live::new(id, project.clone(), body, log, self.ledger.clone());
         Ok((live, ingest, expected))

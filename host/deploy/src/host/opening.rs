@@ -15,6 +15,8 @@ use crate::catalog::{Catalog, blocking};
 use crate::data_dir::DataDir;
 use crate::error::Error;
 use crate::events::EventLogs;
+use crate::lease::Leases;
+use crate::places::Places;
 use crate::queue::Queue;
 use crate::route::Routes;
 use crate::secrets::SecretStore;
@@ -54,6 +56,7 @@ impl Host {
             domain,
             isolation,
             policy,
+            max_steps,
         } = options;
         let keys = TrustedKeys::of(&policy.signatures())?;
         let data = Arc::new(blocking(move || DataDir::open(&data)).await??);
@@ -77,6 +80,7 @@ impl Host {
 
         let secrets = SecretStore::new(ledger.clone(), data.secrets_key());
 
+        let leases = Leases::new(ledger.clone());
         let inner = Arc::new(Inner {
             data,
             ledger,
@@ -91,6 +95,8 @@ impl Host {
             },
             routes: Routes::default(),
             queue: Queue::default(),
+            places: Places::new(max_steps),
+            leases,
             live: Mutex::default(),
             idle: Notify::new(),
             ingress: Mutex::default(),
@@ -99,6 +105,7 @@ impl Host {
         token::ensure_admin(&inner.data, &inner.ledger).await?;
         inner.secrets.check().await?;
         crate::recovery::recover(&inner).await?;
+        inner.tend_leases();
         inner.activator.catalog.collect_orphans().await?;
         inner.activator.catalog.admit_shipped(&shipped).await?;
         Ok(Self { inner })

@@ -1,10 +1,14 @@
 //! What can be read of projects.
 
-use cofferdam_ledger::DeploymentFilter;
+use std::collections::HashMap;
+
+use cofferdam_ledger::{DeploymentFilter, HoldRow, LeaseRow, ProjectRow};
 use serde::{Deserialize, Serialize};
 
 use super::{Host, Inner};
 use crate::error::Error;
+use crate::hold::HoldView;
+use crate::lease::LeaseView;
 use crate::name::{DeploymentId, ProjectName};
 use crate::record::{ReleaseRecord, Time};
 use crate::status::Status;
@@ -22,6 +26,12 @@ pub struct ProjectView {
     pub release: Option<ReleaseRecord>,
     /// Its newest deployment.
     pub latest: Option<Latest>,
+    /// Why it takes no deployments, when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldView>,
+    /// The deployment that may run, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseView>,
 }
 
 /// The newest deployment of a project, in short.
@@ -40,9 +50,20 @@ impl Host {
     ///
     /// When the ledger cannot be read.
     pub async fn projects(&self) -> Result<Vec<ProjectView>, Error> {
+        let holds = self.inner.ledger.holds().await?;
+        let mut holds: HashMap<_, _> = holds
+            .into_iter()
+            .map(|row| (row.project.clone(), row))
+            .collect();
+        let leases = self.inner.ledger.leases().await?;
+        let mut leases: HashMap<_, _> = leases
+            .into_iter()
+            .map(|row| (row.project.clone(), row))
+            .collect();
         let mut views = Vec::new();
         for row in self.inner.ledger.projects().await? {
-            views.push(self.inner.project_view(&row).await?);
+            let (hold, lease) = (holds.remove(&row.name), leases.remove(&row.name));
+            views.push(self.inner.project_view(&row, hold, lease).await?);
         }
         Ok(views)
     }
@@ -54,7 +75,11 @@ impl Host {
     /// [`Error::NotFound`], or when the ledger cannot be read.
     pub async fn project(&self, name: &ProjectName) -> Result<ProjectView, Error> {
         match self.inner.ledger.project(name.as_str()).await? {
-            Some(row) => self.inner.project_view(&row).await,
+            Some(row) => {
+                let hold = self.inner.ledger.hold(&row.name).await?;
+                let lease = self.inner.ledger.lease(&row.name).await?;
+                self.inner.project_view(&row, hold, lease).await
+            }
             None => Err(Error::NotFound {
                 what: format!("project {name}"),
             }),
@@ -63,7 +88,12 @@ impl Host {
 }
 
 impl Inner {
-    async fn project_view(&self, row: &cofferdam_ledger::ProjectRow) -> Result<ProjectView, Error> {
+    async fn project_view(
+        &self,
+        row: &ProjectRow,
+        hold: Option<HoldRow>,
+        lease: Option<LeaseRow>,
+    ) -> Result<ProjectView, Error> {
         let release = match row.active {
             Some(id) => self.ledger.release(id).await?,
             None => None,
@@ -94,6 +124,8 @@ impl Inner {
             active: row.active.map(Into::into),
             release,
             latest,
+            hold: hold.map(HoldView::from),
+            lease: lease.map(LeaseView::from),
         })
     }
 }

@@ -35,7 +35,7 @@ impl Inner {
             .cloned()
     }
 
-    fn all_live(&self) -> Vec<Arc<Live>> {
+    pub(super) fn all_live(&self) -> Vec<Arc<Live>> {
         self.live
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

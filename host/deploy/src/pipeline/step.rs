@@ -24,9 +24,11 @@ use crate::error::Error;
 use crate::events::EventKind;
 use crate::grant::unused;
 use crate::host::Inner;
-use crate::live::Live;
+use crate::live::{Live, PackageState};
+use crate::places::Place;
 use crate::plan::PlannedStep;
 use crate::record::{ErrorRecord, StepStatus, Time};
+use crate::status::Status;
 
 /// Pieces of the package that wait for the extract step to read them; each is at most a chunk.
 const STDIN_PIECES: usize = 4;
@@ -58,6 +60,7 @@ pub(super) async fn run(
     if let Some(stop) = live.stop_reason() {
         return Err(stop.into());
     }
+    let place = take_place(host, live, at, planned, package.is_some()).await?;
     begin(live, at, planned).await.map_err(report)?;
     let mut heard = Heard::default();
     let cache = open_cache(host, live, planned).await.map_err(report)?;
@@ -71,16 +74,23 @@ pub(super) async fn run(
 
     let (outcome, failure) = match ended {
         Ok(outcome) => {
+            drop(place);
             let failure = judge(live, planned, &outcome, &heard);
             (Some(outcome), failure)
         }
-        Err(error) => (
-            None,
-            Some(
-                live.stop_reason()
-                    .map_or_else(|| report(error), ErrorRecord::from),
-            ),
-        ),
+        // Whoever asked for a stop must not be told that it was one: a process of the step is still there.
+        Err(Error::Sandbox(cofferdam_sandbox::Error::Stuck { pid })) => {
+            place.keep_until_gone(pid);
+            let error = Error::Sandbox(cofferdam_sandbox::Error::Stuck { pid });
+            (None, Some(report(error)))
+        }
+        Err(error) => {
+            drop(place);
+            let error = live
+                .stop_reason()
+                .map_or_else(|| report(error), ErrorRecord::from);
+            (None, Some(error))
+        }
     };
     let failure = failure.map(|error| ErrorRecord {
         step: Some(planned.name.clone()),
@@ -107,6 +117,39 @@ pub(super) async fn run(
     match failure {
         None => Ok(heard.outputs),
         Some(error) => Err(error),
+    }
+}
+
+/// Waits until the step may run beside those of other projects, and says so when it has to.
+async fn take_place(
+    host: &Inner,
+    live: &Live,
+    at: usize,
+    planned: &PlannedStep,
+    is_fed: bool,
+) -> Result<Place, ErrorRecord> {
+    let arriving = is_fed && !matches!(*live.package.borrow(), PackageState::Durable);
+    if let Some(place) = host.places.try_take(arriving) {
+        return Ok(place);
+    }
+    let said = async {
+        live.record(Durability::Process, Vec::new(), |body| {
+            body.steps[at].status = StepStatus::Queued;
+        })
+        .await?;
+        let fields = json!({ "status": Status::Queued, "places": host.places.count() });
+        live.log
+            .append(EventKind::Phase, Some(&planned.name), fields)
+            .await?;
+        Ok::<_, Error>(())
+    };
+    said.await.map_err(report)?;
+    let durable = arriving.then_some(async {
+        live.package_settled().await;
+    });
+    tokio::select! {
+        stop = live.stopped() => Err(stop.into()),
+        place = host.places.take(durable) => place.ok_or_else(|| report(Error::Stopping)),
     }
 }
 
@@ -160,11 +203,11 @@ async fn execute(
     cache: Option<PathBuf>,
     heard: &mut Heard,
 ) -> Result<Outcome, Error> {
-    let component = host
-        .activator
-        .catalog
-        .component(&planned.plugin.digest)
-        .await?;
+    let component = tokio::select! {
+        // What becomes of the compilation concerns nobody then: it runs in a process of the host's.
+        _ = live.stopped() => return Err(Error::Stopping),
+        component = host.activator.catalog.component(&planned.plugin.digest) => component?,
+    };
     let preopens = preopens(host, live, planned, cache).await?;
     let mut spec = StepSpec::new(StepContext {
         deployment: live.id.to_string(),

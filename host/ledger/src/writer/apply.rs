@@ -3,6 +3,8 @@
 //! Guards are in the statements themselves (`WHERE`, constraints), so they hold on any database; what is
 //! read besides is read to name the fault.
 
+mod lease;
+
 use sqlx::{Row, SqliteConnection, sqlite::SqliteQueryResult};
 use uuid::Uuid;
 
@@ -12,9 +14,10 @@ use crate::{
     releases, webhooks,
 };
 
-/// Makes one change; answers the record it touched, if it touched one.
+/// Makes one change in the commit of this number; answers the record it touched, if it touched one.
 pub(super) async fn apply(
     transaction: &mut SqliteConnection,
+    commit: i64,
     change: &Change,
 ) -> Result<Option<(Kind, String)>, Error> {
     match change {
@@ -96,6 +99,43 @@ pub(super) async fn apply(
         Change::RemoveProject { name } => {
             let removed = releases::remove_project(transaction, name).await?;
             Ok(removed.then(|| (Kind::Project, name.clone())))
+        }
+        Change::TakeLease {
+            project,
+            deployment,
+            owner,
+            at,
+        } => {
+            lease::take(transaction, commit, project, *deployment, owner, *at).await?;
+            Ok(None)
+        }
+        Change::RenewLease { project, fence, at } => {
+            lease::renew(transaction, project, *fence, *at).await?;
+            Ok(None)
+        }
+        Change::FreeLease { project, fence } => {
+            lease::free(transaction, project, *fence).await?;
+            Ok(None)
+        }
+        Change::RequireLease { project, fence } => {
+            lease::require(transaction, project, *fence).await?;
+            Ok(None)
+        }
+        Change::PutHold(row) => {
+            lease::put_hold(transaction, row).await?;
+            Ok(Some((Kind::Hold, row.project.clone())))
+        }
+        Change::RemoveHold { project } => {
+            let removed = lease::remove_hold(transaction, project).await?;
+            Ok(removed.then(|| (Kind::Hold, project.clone())))
+        }
+        Change::PutIdempotencyKey { row, replaces } => {
+            lease::put_key(transaction, row, *replaces).await?;
+            Ok(None)
+        }
+        Change::ForgetIdempotencyKeys { before } => {
+            lease::forget_keys(transaction, *before).await?;
+            Ok(None)
         }
         Change::Beside(change) => {
             beside(transaction, change).await?;

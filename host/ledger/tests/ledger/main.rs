@@ -4,6 +4,7 @@
 
 mod audit;
 mod commits;
+mod leases;
 mod reads;
 mod restart;
 

@@ -24,6 +24,10 @@ pub(super) fn action(method: &Method, path: &str) -> Option<&'static str> {
         ("DELETE", "/v1/projects/{project}/secrets/{name}") => "secret.remove",
         ("PUT", "/v1/plugins/{name}/{version}") => "plugin.admit",
         ("DELETE", "/v1/plugins/{name}/{version}") => "plugin.remove",
+        ("POST", "/v1/deployments/{id}/cancel") => "deployment.cancel",
+        ("PUT", "/v1/projects/{project}/hold") => "hold.set",
+        ("DELETE", "/v1/projects/{project}/hold") => "hold.release",
+        ("DELETE", "/v1/projects/{project}/lease") => "lease.break",
         _ => return None,
     })
 }

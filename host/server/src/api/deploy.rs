@@ -5,18 +5,25 @@
 //! nothing.
 
 use axum::response::{IntoResponse as _, Response};
-use cofferdam_deploy::{Act, DeploymentId, Error, Identity, Intake, ProjectName, Record};
-use http::StatusCode;
+use bytes::Bytes;
+use cofferdam_deploy::{
+    Act, Begun, DeploymentId, Error, IdempotencyKey, Identity, Intake, ProjectName, Record, Repeat,
+};
 use http::header::LOCATION;
+use http::{HeaderMap, StatusCode};
 use tracing::info;
 
 use super::problem::Problem;
-use super::{Call, audit, events, json};
+use super::{Api, Call, audit, events, json};
 use crate::upload::Arrival;
+
+/// The header by which a client says that it may send the request again.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Answers once the package is durable; or at once, with the events, when the client accepts them.
 pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response, Problem> {
     let streamed = call.accepts("text/event-stream");
+    let key = idempotency_key(&call.parts.headers)?;
     let Call {
         api, parts, body, ..
     } = call;
@@ -26,13 +33,24 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
 
     let (head, media_type) = (std::mem::take(&mut arrival.head), arrival.media_type.take());
     let host = api.host().clone();
-    let origin = parts
-        .extensions
-        .get::<Identity>()
+    let identity = parts.extensions.get::<Identity>();
+    let origin = identity
         .map(|identity| audit::origin(identity, &parts))
         .unwrap_or_default();
+    let token = identity.map(|identity| identity.id);
     let begin = api.detach(async move {
-        let intake = host.begin(&project, head, media_type).await?;
+        let intake = match (key, token) {
+            (Some(key), Some(token)) => {
+                match host
+                    .begin_once(&project, head, media_type, token, key)
+                    .await?
+                {
+                    Begun::New(intake) => intake,
+                    repeat @ Begun::Repeat(_) => return Ok(repeat),
+                }
+            }
+            _ => host.begin(&project, head, media_type).await?,
+        };
         let id = intake.id().to_string();
         let act = Act {
             action: "deployment.begin",
@@ -43,9 +61,12 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
         if let Err(error) = host.audit(&origin, act).await {
             tracing::error!(cause = error.chain(), "the audit log cannot be written");
         }
-        Ok::<_, Error>(intake)
+        Ok::<_, Error>(Begun::New(intake))
     });
-    let intake = begin.await.map_err(|error| Problem::internal(&error))??;
+    let intake = match begin.await.map_err(|error| Problem::internal(&error))?? {
+        Begun::New(intake) => intake,
+        Begun::Repeat(repeat) => return answer_again(&api, repeat, arrival, streamed).await,
+    };
     let id = intake.id();
     info!(deployment = %id, "accepted");
 
@@ -83,7 +104,13 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
 async fn receive(mut intake: Intake, mut arrival: Arrival) -> Result<Record, Problem> {
     let id = intake.id();
     let received = loop {
-        match arrival.next().await {
+        // Whoever stops the deployment does not wait for its sender.
+        let next = tokio::select! {
+            biased;
+            () = intake.unwanted() => Ok(Some(Bytes::new())),
+            next = arrival.next() => next,
+        };
+        match next {
             Ok(Some(bytes)) => {
                 if let Err(error) = intake.write(bytes).await {
                     break Err(error.into());
@@ -100,6 +127,45 @@ async fn receive(mut intake: Intake, mut arrival: Arrival) -> Result<Record, Pro
         info!(deployment = %id, code = problem.code(), "an upload ended early");
         problem.of(id)
     })
+}
+
+/// Answers a request that was sent before as it was answered then. Its package is read and compared, and starts
+/// nothing.
+async fn answer_again(
+    api: &Api,
+    mut repeat: Repeat,
+    mut arrival: Arrival,
+    streamed: bool,
+) -> Result<Response, Problem> {
+    let id = repeat.id();
+    info!(deployment = %id, "a request that was sent before");
+    while let Some(bytes) = arrival.next().await? {
+        repeat.write(&bytes);
+    }
+    let record = repeat.finish().await?;
+    let location = [(LOCATION, location(id))];
+    if streamed {
+        let subscription = api.host().events(id, 0).await?;
+        let stop = api.inner.stop.clone();
+        let until = async move { stop.cancelled().await };
+        return Ok((location, events::answer(subscription, until)).into_response());
+    }
+    Ok((location, json(StatusCode::ACCEPTED, &record)?).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(Problem::bad_request(
+            "there are two Idempotency-Key headers; send one",
+        ));
+    }
+    // What is no text is no key, and is refused with what one is.
+    let key = value.to_str().unwrap_or_default().parse()?;
+    Ok(Some(key))
 }
 
 fn location(id: DeploymentId) -> String {

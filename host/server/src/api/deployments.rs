@@ -118,6 +118,20 @@ pub(super) async fn show(record: Record) -> Result<Response, Problem> {
     json(StatusCode::OK, &record)
 }
 
+/// `POST /v1/deployments/{id}/cancel`: answers once nothing of it runs any more.
+pub(super) async fn cancel(call: Call, record: Record) -> Result<Response, Problem> {
+    let (host, by) = (call.api.host().clone(), call.who());
+    // A client that gives up waiting has asked all the same.
+    let cancelled = call
+        .api
+        .detach(async move { host.cancel(record.id, &by).await });
+    let cancelled = cancelled.await.map_err(|error| Problem::internal(&error))?;
+    json(
+        StatusCode::OK,
+        &cancelled.map_err(|error| Problem::from(error).of(record.id))?,
+    )
+}
+
 /// `GET /v1/deployments/{id}/package`: the bytes as they were sent.
 pub(super) async fn package(call: Call, record: Record) -> Result<Response, Problem> {
     let package = call.api.host().package(record.id).await?;

@@ -1,7 +1,7 @@
 //! Projects: list and show.
 
 use axum::response::Response;
-use cofferdam_deploy::{Identity, ProjectName, ProjectView, Scope};
+use cofferdam_deploy::{Broken, Identity, ProjectName, ProjectView, Scope};
 use http::StatusCode;
 use serde::Serialize;
 
@@ -11,6 +11,22 @@ use super::{Call, json};
 #[derive(Serialize)]
 struct Page {
     projects: Vec<ProjectView>,
+}
+
+#[derive(Serialize)]
+struct Unlocked {
+    /// The lease that was broken; nothing when nobody had it.
+    broken: Option<Broken>,
+}
+
+/// `DELETE /v1/projects/{project}/lease`: takes the lease from whoever has it, and says from whom.
+pub(super) async fn unlock(call: Call, project: ProjectName) -> Result<Response, Problem> {
+    let (host, by) = (call.api.host().clone(), call.who());
+    let unlock = call
+        .api
+        .detach(async move { host.unlock(&project, &by).await });
+    let broken = unlock.await.map_err(|error| Problem::internal(&error))??;
+    json(StatusCode::OK, &Unlocked { broken })
 }
 
 /// `GET /v1/projects`: those that the token may see, by name.

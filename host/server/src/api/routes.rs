@@ -9,7 +9,7 @@ use http::Method;
 
 use super::problem::Problem;
 use super::{
-    Call, audit, check, deploy, deployments, events, health, log, plugins, projects, secrets,
+    Call, audit, check, deploy, deployments, events, health, holds, log, plugins, projects, secrets,
 };
 
 /// What a handler comes to.
@@ -74,6 +74,7 @@ pub(super) fn is_quiet(path: &str) -> bool {
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
 const CREATE: &str = "/v1/projects/{project}/deployments";
+const HOLD: &str = "/v1/projects/{project}/hold";
 const SECRET: &str = "/v1/projects/{project}/secrets/{name}";
 
 /// Every route there is.
@@ -138,6 +139,34 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         "/v1/deployments/{id}/package",
         Access::Deployment(Right::Read, |call, record| {
             Box::pin(deployments::package(call, record))
+        }),
+    ),
+    route(
+        Method::POST,
+        "/v1/deployments/{id}/cancel",
+        Access::Deployment(Right::Deploy, |call, record| {
+            Box::pin(deployments::cancel(call, record))
+        }),
+    ),
+    route(
+        Method::PUT,
+        HOLD,
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(holds::put(call, project))
+        }),
+    ),
+    route(
+        Method::DELETE,
+        HOLD,
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(holds::release(call, project))
+        }),
+    ),
+    route(
+        Method::DELETE,
+        "/v1/projects/{project}/lease",
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(projects::unlock(call, project))
         }),
     ),
     route(
@@ -239,7 +268,12 @@ mod tests {
         for endpoint in ENDPOINTS {
             let changes = endpoint.method != Method::GET;
             let rule = &endpoint.access;
-            let guarded = matches!(rule, Access::Admin(_) | Access::Project(Right::Deploy, _));
+            let guarded = matches!(
+                rule,
+                Access::Admin(_)
+                    | Access::Project(Right::Deploy, _)
+                    | Access::Deployment(Right::Deploy, _)
+            );
             assert!(guarded || !changes, "{} {}", endpoint.method, endpoint.path);
         }
     }

@@ -1,0 +1,214 @@
+//! Leases while the host runs: taking them at a deployment's turn, renewing them, reaping those of the dead, and
+//! breaking one on request.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use cofferdam_ledger::{Change, Durability, LeaseRow};
+use serde::{Deserialize, Serialize};
+
+use super::{Host, Inner};
+use crate::ending;
+use crate::error::Error;
+use crate::lease::{LeaseView, RENEWAL};
+use crate::live::Live;
+use crate::name::{DeploymentId, ProjectName};
+use crate::record::{Body, ErrorRecord, Record, Time};
+use crate::status::derive;
+
+/// How long a deployment whose lease is broken may take to end by itself before it is put aside: its steps are
+/// killed in a fraction of this.
+const UNLOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a deployment waits for a lease that another process has before it looks again.
+const LEASE_LOOK: Duration = Duration::from_millis(500);
+
+/// A lease that was broken.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Broken {
+    /// The lease as it was.
+    pub lease: LeaseView,
+    /// How long it had been held, in milliseconds.
+    pub age_ms: u64,
+    /// The deployment that had it, as it has ended.
+    pub record: Record,
+}
+
+impl Host {
+    /// Takes the lease of a project from whoever has it, and ends that deployment as `interrupted`; `by` says who
+    /// wants it. Answers whom it broke: nothing, when nobody had it.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger fails.
+    pub async fn unlock(&self, project: &ProjectName, by: &str) -> Result<Option<Broken>, Error> {
+        let inner = &self.inner;
+        let Some(lease) = inner.ledger.lease(project.as_str()).await? else {
+            return Ok(None);
+        };
+        let id = DeploymentId::from(lease.deployment);
+        let age = Time::now().as_millis().saturating_sub(lease.acquired_at);
+        let error = ErrorRecord::new(
+            "interrupted",
+            format!("its lease of {project} was broken by {by}; deploy again"),
+        );
+        tracing::warn!(%project, deployment = %id, owner = lease.owner, by, "a lease is broken");
+        match inner.live(id) {
+            Some(live) => inner.break_off(&live, error).await?,
+            None => inner.reap(&lease, error).await?,
+        }
+        Ok(Some(Broken {
+            age_ms: u64::try_from(age).unwrap_or(0),
+            lease: lease.into(),
+            record: inner.record(id).await?,
+        }))
+    }
+}
+
+impl Inner {
+    /// Takes a deployment's lease, once nobody alive has it.
+    pub(crate) async fn take_lease(&self, live: &Live) -> Result<(), Error> {
+        loop {
+            match self.leases.take(&live.project, live.id).await? {
+                Ok(fence) => {
+                    live.fence.store(fence, Ordering::SeqCst);
+                    return Ok(());
+                }
+                Err(lease) if self.is_dead(&lease) => self.reap_dead(&lease).await?,
+                Err(_) => tokio::time::sleep(LEASE_LOOK).await,
+            }
+        }
+    }
+
+    /// Renews the leases of what runs and reaps those of the dead, for as long as the host lives.
+    pub(super) fn tend_leases(self: &Arc<Self>) {
+        let host = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(RENEWAL).await;
+                let Some(host) = Weak::upgrade(&host) else {
+                    return;
+                };
+                if let Err(error) = host.tend_once().await {
+                    tracing::warn!(
+                        error = error.chain(),
+                        "leases could not be looked after; the next round tries again"
+                    );
+                }
+            }
+        });
+    }
+
+    async fn tend_once(&self) -> Result<(), Error> {
+        for live in self.all_live() {
+            let fence = live.fence.load(Ordering::SeqCst);
+            if fence != 0 && !self.leases.renew(&live.project, fence).await? {
+                // Unless it has just ended and given the lease back itself.
+                live.stop("interrupted", "its lease was taken by another deployment");
+            }
+        }
+        for lease in self.ledger.leases().await? {
+            if self.is_dead(&lease) {
+                self.reap_dead(&lease).await?;
+            }
+        }
+        let before = Time::now().as_millis();
+        self.ledger
+            .commit(
+                Durability::Process,
+                vec![Change::ForgetIdempotencyKeys { before }],
+            )
+            .await?;
+        Ok(())
+    }
+
+    fn is_dead(&self, lease: &LeaseRow) -> bool {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        self.leases.is_dead(lease, |id| live.contains_key(&id))
+    }
+
+    async fn reap_dead(&self, lease: &LeaseRow) -> Result<(), Error> {
+        tracing::warn!(
+            project = lease.project,
+            deployment = %lease.deployment,
+            owner = lease.owner,
+            "the lease of a dead owner is reaped"
+        );
+        let error = ErrorRecord::new(
+            "interrupted",
+            "whoever ran the deployment is gone; deploy again",
+        );
+        self.reap(lease, error).await
+    }
+
+    /// Frees a lease that no run of this process has, and ends its deployment if it has not ended.
+    async fn reap(&self, lease: &LeaseRow, error: ErrorRecord) -> Result<(), Error> {
+        let mut changes = vec![Change::FreeLease {
+            project: lease.project.clone(),
+            fence: lease.fence,
+        }];
+        let id = DeploymentId::from(lease.deployment);
+        let row = self.ledger.deployment(lease.deployment).await?;
+        let unfinished = row.filter(|row| !row.finished);
+        let mut ended = None;
+        if let Some(row) = unfinished {
+            let mut body = Body::parse(&row)?;
+            let log = self.logs.reopen(row.id)?;
+            body.error = Some(error);
+            body.events.last = log.last() + ending::EVENTS_AFTER_FAILURE;
+            changes.push(Change::UpdateDeployment {
+                id: row.id,
+                expect: row.version,
+                status: derive(&body).as_str().to_owned(),
+                finished: true,
+                body: body.to_json(),
+            });
+            ended = Some((log, body));
+        }
+        match self.ledger.commit(Durability::Power, changes).await {
+            Ok(_) => {}
+            // Somebody else was faster.
+            Err(cofferdam_ledger::Error::Fenced { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        if let Some((log, body)) = ended {
+            ending::write(&log, derive(&body), body.error.as_ref(), None).await?;
+            log.close().await?;
+            self.data.remove_open_end(id);
+            self.discard(self.data.staging(id)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends a deployment of this process that keeps its project from others: by asking it, or by recording its end
+    /// over its head. What it records afterwards is refused.
+    async fn break_off(&self, live: &Live, error: ErrorRecord) -> Result<(), Error> {
+        live.stop("interrupted", error.message.clone());
+        if tokio::time::timeout(UNLOCK_PATIENCE, live.ended())
+            .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+        tracing::error!(deployment = %live.id, "a deployment does not stop and is put aside");
+        let last = live.log.last() + ending::EVENTS_AFTER_FAILURE;
+        let recorded = error.clone();
+        let status = live
+            .record(Durability::Power, Vec::new(), |body| {
+                body.error = Some(recorded);
+                body.events.last = last;
+            })
+            .await;
+        let status = match status {
+            Ok(status) => status,
+            // It has ended in this very moment.
+            Err(Error::Ledger(
+                cofferdam_ledger::Error::Finished { .. } | cofferdam_ledger::Error::Fenced { .. },
+            )) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.queue.release(&live.project, live.id);
+        ending::write(&live.log, status, Some(&error), None).await
+    }
+}
