@@ -60,7 +60,7 @@ impl SandboxOptions {
 
 /// Runs untrusted components. Clones are the same sandbox.
 #[derive(Clone)]
-pub struct Sandbox(Arc<Inner>);
+pub struct Sandbox(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) engine: Engine,
