@@ -39,9 +39,17 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Comes before what is asked of the index and what is changed in it, outside of any transaction; `action` says
+    /// what. A test may hold the caller here, so that others go first.
+    fn before_turn(&self, _action: &'static str) {}
     /// Comes before every commit of the index that is at `index`; when it fails, nothing is committed. (`SQLite`
     /// writes, and syncs, by itself.)
     fn before_commit(&self, index: &Path) -> io::Result<()>;
+    /// How many bytes the file system of this directory has for us.
+    fn free_bytes(&self, directory: &Path) -> io::Result<u64> {
+        let room = rustix::fs::statvfs(directory)?;
+        Ok(room.f_bavail.saturating_mul(room.f_frsize))
+    }
 }
 
 /// The disk itself.

@@ -19,6 +19,31 @@ pub enum Error {
         /// The file or directory it was done to.
         path: PathBuf,
     },
+    /// The namespace holds as much as it may.
+    #[error(
+        "{namespace} holds {used} of the {quota} bytes that it may, and this needs more: remove blobs of it, or raise its quota"
+    )]
+    QuotaExceeded {
+        /// Which.
+        namespace: String,
+        /// How many bytes it holds, running uploads included.
+        used: u64,
+        /// How many it may.
+        quota: u64,
+    },
+    /// What is free on the disk is kept free.
+    #[error(
+        "{free} bytes are free for {} and {floor} have to stay free: free some space, then send it again",
+        path.display()
+    )]
+    FloorReached {
+        /// The store's directory.
+        path: PathBuf,
+        /// How many bytes are free.
+        free: u64,
+        /// How many have to stay free.
+        floor: u64,
+    },
     /// The file system refused.
     #[error("{action} {} failed: {source}{}", path.display(), what_to_do(source))]
     Io {

@@ -4,6 +4,7 @@
 //! be durable, and the others (a lease for the first chunk that is found in a pack) are rare.
 
 mod change;
+mod collection;
 mod rows;
 
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ use crate::reader::Suspect;
 use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Error};
 
 use change::Writer;
+
+pub(crate) use collection::{MoveCommit, Moved, PackRow, PackState};
 
 /// `SQLite` before this can corrupt a write-ahead log when two connections write and checkpoint at once.
 const MINIMUM_SQLITE: (u32, u32, u32) = (3, 51, 3);
@@ -179,10 +182,16 @@ impl Index {
         self.readers[turn].lock().await
     }
 
+    /// The connection that writes, for the change that `action` names.
+    async fn writer(&self, action: &'static str) -> MutexGuard<'_, Writer> {
+        self.disk.before_turn(action);
+        self.writer.lock().await
+    }
+
     async fn forget_the_dead(&self) -> Result<(), Error> {
         let action = "forgetting uploads that died";
         let failed = self.failed(action);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
         sqlx::query("DELETE FROM lease WHERE expires_at IS NULL OR expires_at <= ?")
             .bind(now())
@@ -198,11 +207,13 @@ impl Index {
 
     /// Where these chunks are stored, of those that are.
     pub(crate) async fn lookup(&self, ids: &[ChunkId]) -> Result<Found, Error> {
+        let action = "looking up chunks";
+        self.disk.before_turn(action);
         let mut found = Found::new();
         for ids in ids.chunks(LOOKUP) {
             lookup(&mut *self.reader().await, ids, &mut found)
                 .await
-                .map_err(self.failed("looking up chunks"))?;
+                .map_err(self.failed(action))?;
         }
         Ok(found)
     }
@@ -212,7 +223,7 @@ impl Index {
     pub(crate) async fn lease(&self, holder: BlobId, ids: &[ChunkId]) -> Result<Found, Error> {
         let action = "leasing packs";
         let failed = self.failed(action);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
         let mut found = Found::new();
         for ids in ids.chunks(LOOKUP) {
@@ -236,7 +247,7 @@ impl Index {
     /// Makes a sealed pack known, and with the last one its blob; durable when this returns.
     pub(crate) async fn commit_pack(&self, commit: &PackCommit) -> Result<(), Error> {
         let action = "recording a pack";
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
         commit_pack(&mut change, commit)
             .await
@@ -248,7 +259,7 @@ impl Index {
     pub(crate) async fn forget_upload(&self, holder: BlobId) -> Result<(), Error> {
         let action = "forgetting an upload";
         let failed = self.failed(action);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
         sqlx::query("DELETE FROM manifest WHERE blob = ?1 AND ?1 NOT IN (SELECT id FROM blob)")
             .bind(&holder.as_bytes()[..])
@@ -269,12 +280,15 @@ impl Index {
                     .bind(&id.as_bytes()[..])
                     .bind(pack)
             }
-            Suspect::Pack { pack } => sqlx::query("UPDATE pack SET state = ? WHERE id = ?")
-                .bind(PACK_LOST)
-                .bind(pack),
+            // One that is being taken away is none that was lost.
+            Suspect::Pack { pack } => {
+                sqlx::query("UPDATE pack SET state = ? WHERE id = ? AND state = 0")
+                    .bind(PACK_LOST)
+                    .bind(pack)
+            }
         };
         let action = "quarantining what is corrupt";
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
         query
             .execute(&mut *change)
@@ -327,7 +341,9 @@ impl Index {
         after: Option<BlobId>,
         limit: u32,
     ) -> Result<Vec<BlobInfo>, Error> {
-        let failed = self.failed("listing blobs");
+        let action = "listing blobs";
+        self.disk.before_turn(action);
+        let failed = self.failed(action);
         let after = after.map_or(Vec::new(), |id| id.as_bytes().to_vec());
         let mut reader = self.reader().await;
         let rows = sqlx::query(
@@ -349,7 +365,7 @@ impl Index {
     pub(crate) async fn remove(&self, id: BlobId) -> Result<bool, Error> {
         let action = "removing a blob";
         let failed = self.failed(action);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
         let removed = sqlx::query("DELETE FROM blob WHERE id = ?")
             .bind(&id.as_bytes()[..])
@@ -432,6 +448,11 @@ async fn lease_pack(
     sqlx::query("INSERT OR IGNORE INTO lease (pack, holder) VALUES (?, ?)")
         .bind(pack)
         .bind(&holder.as_bytes()[..])
+        .execute(&mut *connection)
+        .await?;
+    // A collection that runs has not marked what is leaned on from now on.
+    sqlx::query("UPDATE pack SET round = (SELECT round FROM collection) WHERE id = ?")
+        .bind(pack)
         .execute(connection)
         .await?;
     Ok(())
@@ -459,6 +480,7 @@ async fn commit_pack(
             .await?
             .last_insert_rowid();
     lease_pack(change, commit.holder, pack).await?;
+    collection::inherit_replaced(change, pack).await?;
     insert_chunks(change, commit, pack).await?;
     for part in &commit.parts {
         sqlx::query("INSERT INTO manifest (blob, first_byte, data, checksum) VALUES (?, ?, ?, ?)")

@@ -30,6 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub(crate) use flow::{Flow, Step};
 
+use crate::quota::Charge;
 use crate::store::Shared;
 use crate::{BlobId, BlobInfo, Error, Reader};
 
@@ -39,6 +40,7 @@ pub struct Ingest {
     shared: Arc<Shared>,
     id: BlobId,
     flow: Arc<Flow>,
+    charge: Arc<Charge>,
     outcome: oneshot::Receiver<Result<BlobInfo, Error>>,
     finished: bool,
 }
@@ -48,6 +50,7 @@ impl Ingest {
     pub(crate) fn start(
         shared: Arc<Shared>,
         namespace: String,
+        charge: Arc<Charge>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Ingest, Error> {
         let id = BlobId::new();
@@ -61,6 +64,7 @@ impl Ingest {
             shared: Arc::clone(&shared),
             id,
             flow: Arc::clone(&flow),
+            charge: Arc::clone(&charge),
             outcome,
             finished: false,
         };
@@ -77,7 +81,7 @@ impl Ingest {
         let stage = Stage::new(&flow, "packer");
         spawn(&shared.clone(), "blob-packer", move || {
             let _permit = permit;
-            let packer = packer::Packer::new(shared, flow, id, namespace, handle);
+            let packer = packer::Packer::new(shared, flow, id, namespace, charge, handle);
             let packed = packer.run(&batches, digests);
             let outcome = packed.as_ref().map_err(Error::clone).cloned();
             stage.end(packed.map(drop));
@@ -106,8 +110,14 @@ impl Ingest {
     ///
     /// # Errors
     ///
-    /// Whatever ended the upload: [`Error::StorageFull`], [`Error::Io`], [`Error::Index`].
+    /// Whatever ended the upload: [`Error::QuotaExceeded`], [`Error::FloorReached`], [`Error::StorageFull`],
+    /// [`Error::Io`], [`Error::Index`].
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        // Before they are taken, so that a quota is never exceeded.
+        if let Err(error) = self.charge.up_to(self.received() + bytes.len() as u64) {
+            self.flow.fail(error.clone());
+            return Err(error);
+        }
         self.flow.write(bytes).await
     }
 
@@ -139,6 +149,7 @@ impl Ingest {
 impl Drop for Ingest {
     fn drop(&mut self) {
         if !self.finished {
+            self.charge.give_back();
             self.flow.fail(Error::Interrupted {
                 reason: "its writer stopped before the end".to_owned(),
             });

@@ -13,9 +13,10 @@
 //!
 //! # Layout
 //!
-//! - [`Store`], [`StoreOptions`]: open, list, remove;
+//! - [`Store`], [`StoreOptions`]: open, list, remove; `quota` and `space`: how much may be stored;
 //! - [`Ingest`]: the pipeline, and the window through which an upload is followed;
 //! - [`Reader`]: verified reads, of complete blobs and of running uploads;
+//! - [`CollectOptions`], [`CollectReport`]: what [`Store::collect`] gives back of what was removed;
 //! - [`pack`]: the file format, which needs no index to be read;
 //! - [`Manifest`]: a blob's chunk list;
 //! - `chunker`: where chunks end; `index`: the `SQLite` file; `disk`: every change to the file system.
@@ -50,6 +51,7 @@
 
 mod blob;
 mod chunker;
+mod collect;
 mod digest;
 mod disk;
 mod error;
@@ -57,13 +59,16 @@ mod index;
 mod ingest;
 mod manifest;
 pub mod pack;
+mod quota;
 mod reader;
+mod space;
 mod store;
 #[cfg(test)]
 mod testing;
 
 pub use blob::{BlobId, BlobInfo, MAX_NAMESPACE_BYTES};
 pub use chunker::{AVERAGE_CHUNK_BYTES, ChunkerParams, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
+pub use collect::{CollectOptions, CollectReport};
 pub use digest::{ChunkId, Digest, ParseDigestError};
 pub use error::Error;
 pub use ingest::Ingest;

@@ -33,6 +33,7 @@
 //! `{uuid}.pack`, and the directory is synced. So a file named `.pack` is whole or damaged, never torn;
 //! a file named `.tmp` belongs to a running upload or to nobody.
 
+mod encoder;
 mod writer;
 
 use std::fs::File;
@@ -46,6 +47,7 @@ use zstd::bulk::Decompressor;
 use crate::disk::{Disk, RealDisk};
 use crate::{Digest, Error};
 
+pub(crate) use encoder::Encoder;
 pub(crate) use writer::{ClosedPack, PackWriter};
 
 /// The version of the format that is written, and the only one that is read.
@@ -59,7 +61,7 @@ pub(crate) const TEMPORARY: &str = "tmp";
 const HEADER_MAGIC: [u8; 8] = *b"CFDMPACK";
 const TRAILER_MAGIC: [u8; 8] = *b"CFDMPEND";
 pub(crate) const HEADER_BYTES: usize = 32;
-const ENTRY_BYTES: usize = 52;
+pub(crate) const ENTRY_BYTES: usize = 52;
 const TRAILER_BYTES: usize = 64;
 
 /// No record that was ever written is longer, so none is read: a damaged length must not take the memory.
@@ -201,14 +203,19 @@ impl Pack {
     /// [`Error::Corrupt`] if they are not what was written, [`Error::Io`] if they cannot be read.
     pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
         self.read_with(entry, &mut Decoder::default())
-            .map_err(|reason| match reason {
-                RecordError::Io(source) => Error::io("reading the pack", &self.path, source),
-                RecordError::Wrong(detail) => Error::Corrupt {
-                    what: format!("record {}", entry.id),
-                    place: file_name(&self.path),
-                    detail: detail.to_owned(),
-                },
-            })
+            .map_err(|reason| self.failed(entry, reason))
+    }
+
+    /// Why a record of this pack cannot be had.
+    pub(crate) fn failed(&self, entry: &Entry, reason: RecordError) -> Error {
+        match reason {
+            RecordError::Io(source) => Error::io("reading the pack", &self.path, source),
+            RecordError::Wrong(detail) => Error::Corrupt {
+                what: format!("record {}", entry.id),
+                place: file_name(&self.path),
+                detail: detail.to_owned(),
+            },
+        }
     }
 
     /// As [`Pack::read`], with a context that lives longer.
@@ -219,6 +226,18 @@ impl Pack {
     ) -> Result<Vec<u8>, RecordError> {
         let disk = self.disk.as_ref();
         read_record(disk, &self.file, entry.extent, entry.id, decoder)
+    }
+
+    /// The bytes of a record as they are stored, and decoded. Blocks.
+    pub(crate) fn read_stored(
+        &self,
+        entry: &Entry,
+        decoder: &mut Decoder,
+    ) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
+        let stored = read_stored(self.disk.as_ref(), &self.file, entry.extent)?;
+        let bytes = decoder.decode(stored.clone(), entry.extent)?;
+        verify(&bytes, entry.extent, entry.id)?;
+        Ok((stored, bytes))
     }
 }
 

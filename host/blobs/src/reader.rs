@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::ingest::{Flow, Step};
 use crate::manifest::Part;
@@ -35,7 +36,7 @@ pub struct Reader {
     source: Source,
     /// The part of the manifest that was used last.
     part: Option<Part>,
-    reading: Option<JoinHandle<Result<VecDeque<Bytes>, PieceError>>>,
+    reading: Option<Reading>,
     ready: VecDeque<Bytes>,
     ended: Option<Result<(), Error>>,
 }
@@ -44,6 +45,30 @@ pub struct Reader {
 enum Source {
     Complete { bytes: u64 },
     Following { flow: Arc<Flow>, idle: Duration },
+}
+
+/// Chunks that are being read in the background.
+#[derive(Debug)]
+struct Reading {
+    pieces: Arc<[Piece]>,
+    task: JoinHandle<Result<VecDeque<Bytes>, PieceError>>,
+    /// How it ended, when a pack was not there.
+    gone: Option<(Uuid, Error)>,
+}
+
+impl Reading {
+    fn start(shared: &Arc<Shared>, pieces: Arc<[Piece]>) -> Reading {
+        let task = {
+            let shared = Arc::clone(shared);
+            let pieces = Arc::clone(&pieces);
+            tokio::task::spawn_blocking(move || shared.packs.read(&pieces))
+        };
+        Reading {
+            pieces,
+            task,
+            gone: None,
+        }
+    }
 }
 
 /// What comes next.
@@ -142,32 +167,78 @@ impl Reader {
             .iter()
             .map(|piece| u64::from(piece.bytes - piece.skip))
             .sum::<u64>();
-        let shared = Arc::clone(&self.shared);
-        self.reading = Some(tokio::task::spawn_blocking(move || {
-            shared.packs.read(&pieces)
-        }));
+        self.reading = Some(Reading::start(&self.shared, pieces.into()));
     }
 
     /// Waits for what is being read in the background.
     async fn collect(&mut self) -> Result<(), Error> {
-        let Some(reading) = &mut self.reading else {
-            return Ok(());
-        };
-        let read = reading.await;
-        self.reading = None;
-        match read {
-            Ok(Ok(bytes)) => {
-                self.ready = bytes;
-                Ok(())
+        while let Some(reading) = &mut self.reading {
+            if let Some((name, error)) = &reading.gone {
+                // The collector may have moved what was in it, and says so before it takes a pack away.
+                let (name, error) = (*name, error.clone());
+                let pieces = Arc::clone(&reading.pieces);
+                let pieces = self.found_again(name, &error, &pieces).await?;
+                self.reading = Some(Reading::start(&self.shared, pieces));
+                continue;
             }
-            Ok(Err(PieceError::Failed(error))) => Err(error),
-            Ok(Err(PieceError::Wrong { suspect, error })) => {
-                // Said before the next await: a caller that stops there must not get past it.
-                self.ended = Some(Err(error.clone()));
-                self.shared.quarantine(suspect, &error).await;
-                Err(error)
+            match (&mut reading.task).await {
+                Ok(Err(PieceError::Gone { name, error })) => reading.gone = Some((name, error)),
+                Ok(Ok(bytes)) => {
+                    self.reading = None;
+                    self.ready = bytes;
+                }
+                Ok(Err(PieceError::Failed(error))) => return Err(error),
+                Ok(Err(PieceError::Wrong { suspect, error })) => {
+                    return Err(self.quarantine(suspect, error).await);
+                }
+                Err(_) => return Err(Error::Defect { part: "reader" }),
             }
-            Err(_) => Err(Error::Defect { part: "reader" }),
+        }
+        Ok(())
+    }
+
+    async fn quarantine(&mut self, suspect: Suspect, error: Error) -> Error {
+        // Said before the next await: a caller that stops there must not get past it.
+        self.ended = Some(Err(error.clone()));
+        self.shared.quarantine(suspect, &error).await;
+        error
+    }
+
+    /// Where these chunks are now, of which some were in a pack that is gone; fails with `error` if the index
+    /// still says that they are there.
+    async fn found_again(
+        &mut self,
+        gone: Uuid,
+        error: &Error,
+        pieces: &[Piece],
+    ) -> Result<Arc<[Piece]>, Error> {
+        let ids: Vec<_> = pieces.iter().map(|piece| piece.id).collect();
+        let found = self.shared.index.lookup(&ids).await?;
+        let mut again = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let mut piece = piece.clone();
+            if let Place::Packed(stored) = &mut piece.place {
+                match found.get(&piece.id) {
+                    Some(now) if now.name == gone => {
+                        let suspect = Suspect::Pack { pack: now.pack };
+                        return Err(self.quarantine(suspect, error.clone()).await);
+                    }
+                    Some(now) => *stored = *now,
+                    None => return Err(self.removed_or(error.clone()).await),
+                }
+            }
+            again.push(piece);
+        }
+        Ok(again.into())
+    }
+
+    /// Why a chunk is not there: the blob was removed meanwhile, or else `error`.
+    async fn removed_or(&self, error: Error) -> Error {
+        match self.shared.index.blob(self.blob).await {
+            Ok(None) if matches!(self.source, Source::Complete { .. }) => {
+                Error::NotFound { id: self.blob }
+            }
+            _ => error,
         }
     }
 
@@ -230,9 +301,10 @@ impl Reader {
                 place: "the index".to_owned(),
                 detail: detail.to_owned(),
             };
-            let stored = found
-                .get(&chunk.id)
-                .ok_or_else(|| corrupt("a manifest names it and no pack has it"))?;
+            let Some(stored) = found.get(&chunk.id) else {
+                let error = corrupt("a manifest names it and no pack has it");
+                return Err(self.removed_or(error).await);
+            };
             if stored.extent.bytes != chunk.bytes {
                 let error = corrupt("its length is not the one in the manifest");
                 let (id, pack) = (chunk.id, stored.pack);

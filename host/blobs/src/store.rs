@@ -1,18 +1,22 @@
 //! A store: a directory of packs and the index beside it.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, RwLock, Semaphore};
+use uuid::Uuid;
 
 use crate::disk::{Disk, RealDisk};
 use crate::index::Index;
 use crate::manifest::{ChunkRef, Manifest};
 use crate::pack;
+use crate::quota::Usage;
 use crate::reader::{PackFiles, Suspect};
 use crate::{BlobId, BlobInfo, Error, Ingest, MAX_NAMESPACE_BYTES, Reader};
 
@@ -34,6 +38,13 @@ pub struct StoreOptions {
     pub compression_level: i32,
     /// How long a reader that follows an upload waits for the next byte. Default: 60 s.
     pub follow_idle: Duration,
+    /// How many bytes of blobs a namespace may hold, each counted in full, shared or not. Default: any number.
+    pub namespace_quota_bytes: Option<u64>,
+    /// The same for these namespaces alone.
+    pub namespace_quotas: BTreeMap<String, u64>,
+    /// When less than this is free on the file system, nothing more is stored: the index, and whatever else is
+    /// on that disk, needs room to go on. Default: 0.
+    pub free_floor_bytes: u64,
     /// How many uploads may run at once; more wait in [`Store::ingest`]. Default: 64. Each holds about
     /// 10 MiB while bytes flow, and three threads.
     pub max_ingests: usize,
@@ -45,6 +56,9 @@ impl Default for StoreOptions {
             pack_bytes: 64 * 1024 * 1024,
             compression_level: 1,
             follow_idle: Duration::from_secs(60),
+            namespace_quota_bytes: None,
+            namespace_quotas: BTreeMap::new(),
+            free_floor_bytes: 0,
             max_ingests: 64,
         }
     }
@@ -53,7 +67,7 @@ impl Default for StoreOptions {
 /// A store of blobs in one directory. Cheap to clone; all clones are the same store.
 #[derive(Clone, Debug)]
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What readers and uploads of a store share.
@@ -68,6 +82,12 @@ pub(crate) struct Shared {
     ingests: Arc<Semaphore>,
     /// How many reads found something corrupt.
     corrupt_reads: AtomicU64,
+    pub(crate) usage: Usage,
+    /// Held, shared, by whoever gives a pack its name and tells the index of it, and alone by whoever removes packs
+    /// that the index does not know.
+    pub(crate) naming: RwLock<()>,
+    /// Held by the collector.
+    pub(crate) collecting: Mutex<()>,
     /// Held as long as anything of the store lives.
     _lock: File,
 }
@@ -112,6 +132,9 @@ impl Store {
                 packs: PackFiles::new(Arc::clone(&disk), packs_directory.clone()),
                 packs_directory,
                 ingests: Arc::new(Semaphore::new(options.max_ingests.max(1))),
+                usage: Usage::default(),
+                naming: RwLock::new(()),
+                collecting: Mutex::new(()),
                 options,
                 corrupt_reads: AtomicU64::new(0),
                 disk,
@@ -125,7 +148,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Namespace`] if that is not one, [`Error::Io`] if no thread can be started.
+    /// [`Error::Namespace`] if that is not one, [`Error::QuotaExceeded`] if it is full already,
+    /// [`Error::FloorReached`] if the disk is, [`Error::Io`] if no thread can be started.
     pub async fn ingest(&self, namespace: &str) -> Result<Ingest, Error> {
         let bytes = namespace.len();
         if !(1..=MAX_NAMESPACE_BYTES).contains(&bytes) {
@@ -137,7 +161,16 @@ impl Store {
             .map_err(|_| Error::Defect {
                 part: "upload limit",
             })?;
-        Ingest::start(Arc::clone(&self.shared), namespace.to_owned(), permit)
+        self.check_room().await?;
+        let quota = self.shared.options.quota_of(namespace);
+        let (usage, index) = (&self.shared.usage, &self.shared.index);
+        let charge = usage.charge(index, namespace, quota).await?;
+        Ingest::start(
+            Arc::clone(&self.shared),
+            namespace.to_owned(),
+            charge,
+            permit,
+        )
     }
 
     /// Reads a complete blob; every chunk is verified.
@@ -223,7 +256,28 @@ impl Store {
     ///
     /// [`Error::Index`] or [`Error::StorageFull`] if the index cannot be written.
     pub async fn remove(&self, id: BlobId) -> Result<bool, Error> {
-        self.shared.index.remove(id).await
+        self.shared.usage.remove(&self.shared.index, id).await
+    }
+
+    /// How many bytes of complete blobs a namespace holds, each counted in full, shared or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the index cannot be read.
+    pub async fn usage(&self, namespace: &str) -> Result<u64, Error> {
+        self.shared.index.usage(namespace).await
+    }
+
+    /// Refuses when less room is free than [`StoreOptions::free_floor_bytes`]; uploads ask this by themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FloorReached`], or [`Error::Io`] if the file system does not say.
+    pub async fn check_room(&self) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.check_room())
+            .await
+            .map_err(|_| Error::Defect { part: "free space" })?
     }
 }
 
@@ -262,6 +316,25 @@ impl Shared {
                 "what was read is corrupt, and it could not be quarantined"
             ),
         }
+    }
+
+    /// Where the pack of this name is.
+    pub(crate) fn pack_path(&self, name: Uuid) -> PathBuf {
+        self.packs_directory.join(pack::pack_file_name(name))
+    }
+
+    /// Removes a pack's file, if it is there. Blocks.
+    pub(crate) fn remove_pack(&self, name: Uuid) -> Result<(), Error> {
+        let path = self.pack_path(name);
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|source| Error::io("removing the pack", &path, source)),
+        }
+    }
+
+    /// Makes the names of the packs durable, and that those which were removed are gone. Blocks.
+    pub(crate) fn sync_packs(&self) -> Result<(), Error> {
+        sync(self.disk.as_ref(), &self.packs_directory)
     }
 
     /// Why the index has no part of a manifest: the blob is gone, or the index is damaged.

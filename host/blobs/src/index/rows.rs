@@ -5,6 +5,7 @@ use sqlx::{Error, Row};
 use uuid::Uuid;
 
 use super::Stored;
+use super::collection::{ChunkRow, PackRow, PackState};
 use crate::pack::{Encoding, Extent};
 use crate::{BlobId, BlobInfo, ChunkerParams, Digest};
 
@@ -61,6 +62,27 @@ pub(super) fn stored(row: &SqliteRow) -> Result<Stored, Error> {
             encoding,
         },
         usable: row.try_get::<i64, _>(7)? != 0,
+    })
+}
+
+/// The columns of a pack.
+pub(super) fn pack(row: &SqliteRow) -> Result<PackRow, Error> {
+    Ok(PackRow {
+        id: row.try_get(0)?,
+        name: Uuid::from_bytes(array(row, 1)?),
+        bytes: unsigned(row, 2)?,
+        state: PackState::from_column(row.try_get(3)?)
+            .ok_or_else(|| wrong(3, "it is a state that is not known here"))?,
+        round: row.try_get(4)?,
+    })
+}
+
+/// The columns of a chunk in a scan.
+pub(super) fn chunk(row: &SqliteRow) -> Result<ChunkRow, Error> {
+    Ok(ChunkRow {
+        id: digest(row, 0)?,
+        pack: row.try_get(1)?,
+        stored: small(row, 2)?,
     })
 }
 

@@ -8,16 +8,17 @@ use std::thread::{self, JoinHandle};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use zstd::bulk::Compressor;
 
 use super::cutter::{Batch, Chunk, Digests};
 use super::flow::{Flow, Recent};
 use crate::index::{self, Found, PackCommit};
 use crate::manifest::{BlobRecord, ChunkRef, EncodedPart, PART_CHUNKS, Part};
-use crate::pack::{ClosedPack, Encoding, Kind, PackWriter};
+use crate::pack::{ClosedPack, Encoder, Encoding, Kind, PackWriter};
+use crate::quota::Charge;
 use crate::reader::Place;
+use crate::space::LOOK_EVERY;
 use crate::store::Shared;
-use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Digest, Error, MAX_CHUNK_BYTES};
+use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Digest, Error};
 
 /// A pack is closed at this many records, so that its table stays below 1 MiB however small they are.
 const PACK_RECORDS: usize = 16 * 1024;
@@ -25,10 +26,6 @@ const PACK_RECORDS: usize = 16 * 1024;
 /// A pack is closed when it lists this many bytes of manifest, so that an upload of which everything is
 /// known already does not gather its whole manifest in memory: 30,000 chunks, 2 GiB.
 const PACK_MANIFEST_BYTES: usize = 1024 * 1024;
-
-/// A chunk is stored compressed if that saves at least one part in this many: less is not worth the time to
-/// decompress it.
-const WORTHWHILE: usize = 16;
 
 /// A chunk of this upload that the index does not name yet.
 #[derive(Clone, Debug)]
@@ -44,9 +41,11 @@ pub(super) struct Packer {
     flow: Arc<Flow>,
     id: BlobId,
     namespace: String,
+    charge: Arc<Charge>,
     created_at: i64,
     handle: Handle,
-    compressed: Vec<u8>,
+    /// How many bytes were written since the room was looked at.
+    unlooked: u64,
     /// The pack that is being filled, and what is in it.
     pack: Option<PackWriter>,
     fresh: FreshChunks,
@@ -75,6 +74,7 @@ impl Packer {
         flow: Arc<Flow>,
         id: BlobId,
         namespace: String,
+        charge: Arc<Charge>,
         handle: Handle,
     ) -> Packer {
         Packer {
@@ -82,9 +82,10 @@ impl Packer {
             flow,
             id,
             namespace,
+            charge,
             created_at: index::now(),
             handle,
-            compressed: Vec::new(),
+            unlooked: 0,
             pack: None,
             fresh: FreshChunks::new(),
             sealing: None,
@@ -119,10 +120,10 @@ impl Packer {
         batches: &Receiver<Batch>,
         digests: oneshot::Receiver<Digests>,
     ) -> Result<BlobInfo, Error> {
-        let mut compressor = Compressor::new(self.shared.options.compression_level)
+        let mut encoder = Encoder::new(self.shared.options.compression_level)
             .map_err(|source| self.io("setting up compression for", source))?;
         for batch in batches {
-            self.store_batch(&batch, &mut compressor)?;
+            self.store_batch(&batch, &mut encoder)?;
             let full = self.pack.as_ref().is_some_and(|pack| {
                 pack.record_bytes() >= self.shared.options.pack_bytes
                     || pack.records() >= PACK_RECORDS
@@ -142,15 +143,11 @@ impl Packer {
         self.finish(digests)
     }
 
-    fn store_batch(
-        &mut self,
-        batch: &[Chunk],
-        compressor: &mut Compressor<'_>,
-    ) -> Result<(), Error> {
+    fn store_batch(&mut self, batch: &[Chunk], encoder: &mut Encoder) -> Result<(), Error> {
         let known = self.known(batch)?;
         let mut recent = Vec::with_capacity(batch.len());
         for chunk in batch {
-            let place = self.store_chunk(chunk, &known, compressor)?;
+            let place = self.store_chunk(chunk, &known, encoder)?;
             let bytes = length(&chunk.data);
             self.part.chunks.push(ChunkRef {
                 id: chunk.id,
@@ -213,7 +210,7 @@ impl Packer {
         &mut self,
         chunk: &Chunk,
         known: &Found,
-        compressor: &mut Compressor<'_>,
+        encoder: &mut Encoder,
     ) -> Result<Place, Error> {
         if let Some(fresh) = self.fresh(&chunk.id).cloned() {
             self.stored_bytes += u64::from(fresh.stored);
@@ -225,28 +222,21 @@ impl Packer {
             self.stored_bytes += u64::from(stored.extent.stored);
             return Ok(Place::Packed(*stored));
         }
-        self.compressed.clear();
-        self.compressed
-            .reserve(zstd::zstd_safe::compress_bound(MAX_CHUNK_BYTES));
-        let compressed = compressor
-            .compress_to_buffer(&chunk.data, &mut self.compressed)
+        let (encoding, stored) = encoder
+            .encode(&chunk.data)
             .map_err(|source| self.io("compressing for", source))?;
-        let worthwhile = compressed <= chunk.data.len() - chunk.data.len() / WORTHWHILE
-            && compressed < chunk.data.len();
-        let compressed = std::mem::take(&mut self.compressed);
-        let (encoding, stored) = if worthwhile {
-            (Encoding::Zstd, &compressed[..])
-        } else {
-            (Encoding::Raw, &chunk.data[..])
-        };
         let pack = self.open_pack()?;
         let extent = pack.append(Kind::Chunk, chunk.id, length(&chunk.data), encoding, stored)?;
         let place = Place::Open {
             file: pack.file(),
             extent,
         };
-        self.compressed = compressed;
         self.stored_bytes += u64::from(extent.stored);
+        self.unlooked += u64::from(extent.stored);
+        if self.unlooked >= LOOK_EVERY {
+            self.unlooked = 0;
+            self.shared.check_room()?;
+        }
         let fresh = Fresh {
             place: place.clone(),
             stored: extent.stored,
@@ -366,6 +356,7 @@ impl Packer {
             parts,
             Some(record),
         )?;
+        self.charge.keep();
         self.flow.committed(self.bytes);
         Ok(info)
     }
@@ -399,6 +390,8 @@ fn seal(
     parts: Vec<EncodedPart>,
     blob: Option<BlobRecord>,
 ) -> Result<(), Error> {
+    // Until the index knows it, it looks to the collector like a pack that nobody knows.
+    let _naming = handle.block_on(shared.naming.read());
     pack.seal()?;
     let commit = PackCommit {
         holder,

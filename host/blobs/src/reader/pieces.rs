@@ -43,6 +43,8 @@ pub(crate) enum Place {
 pub(crate) enum PieceError {
     /// It could not be read.
     Failed(Error),
+    /// The pack that the index said has it is not there.
+    Gone { name: Uuid, error: Error },
     /// It is not what was written, or the disk cannot give it any more: it is to be quarantined.
     Wrong { suspect: Suspect, error: Error },
 }
@@ -105,21 +107,22 @@ impl PackFiles {
             let path = self.directory.join(place());
             PieceError::Failed(Error::io("reading the pack", &path, source))
         };
-        let wrong = |suspect: Suspect, detail: &str| PieceError::Wrong {
-            suspect,
-            error: Error::Corrupt {
-                what: format!("chunk {}", piece.id),
-                place: place(),
-                detail: detail.to_owned(),
-            },
+        let wrong = |detail: &str| Error::Corrupt {
+            what: format!("chunk {}", piece.id),
+            place: place(),
+            detail: detail.to_owned(),
         };
         let file = match file {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let suspect = pack.map_or(Suspect::Unnamed, |pack| Suspect::Pack { pack });
-                return Err(wrong(suspect, "the pack is missing"));
+            Err(error) => {
+                return Err(match (error.kind(), name) {
+                    (io::ErrorKind::NotFound, Some(name)) => {
+                        let error = wrong("the pack is missing");
+                        PieceError::Gone { name, error }
+                    }
+                    _ => failed(error),
+                });
             }
-            Err(error) => return Err(failed(error)),
         };
         let chunk = pack.map_or(Suspect::Unnamed, |pack| Suspect::Chunk {
             id: piece.id,
@@ -127,7 +130,10 @@ impl PackFiles {
         });
         match pack::read_record(self.disk.as_ref(), &file, extent, piece.id, decoder) {
             Ok(bytes) => Ok(Bytes::from(bytes).slice(piece.skip as usize..)),
-            Err(RecordError::Wrong(detail)) => Err(wrong(chunk, detail)),
+            Err(RecordError::Wrong(detail)) => Err(PieceError::Wrong {
+                suspect: chunk,
+                error: wrong(detail),
+            }),
             // A sector that has gone bad stays so; the next upload of the chunk goes to another one.
             Err(RecordError::Io(source)) if source.raw_os_error() == Some(EIO) => {
                 let path = self.directory.join(place());
@@ -138,6 +144,12 @@ impl PackFiles {
             }
             Err(RecordError::Io(error)) => Err(failed(error)),
         }
+    }
+
+    /// Lets go of a pack that was removed, so that its space comes free. Who reads it has it open himself.
+    pub(crate) fn forget(&self, name: Uuid) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(known, _)| *known != name);
     }
 
     fn file(&self, name: Uuid) -> io::Result<Arc<File>> {

@@ -61,11 +61,9 @@ pub(super) async fn run(
         return Err(stop.into());
     }
     let place = take_place(host, live, at, planned, package.is_some()).await?;
-    begin(live, at, planned).await.map_err(report(live))?;
+    begin(live, at, planned).await.map_err(report)?;
     let mut heard = Heard::default();
-    let cache = open_cache(host, live, planned)
-        .await
-        .map_err(report(live))?;
+    let cache = open_cache(host, live, planned).await.map_err(report)?;
     let directory = cache.as_ref().map(|cache| cache.directory().to_owned());
     let ended = execute(host, live, planned, package, directory, &mut heard).await;
     let tmp = host
@@ -84,13 +82,13 @@ pub(super) async fn run(
         Err(Error::Sandbox(cofferdam_sandbox::Error::Stuck { pid })) => {
             place.keep_until_gone(pid);
             let error = Error::Sandbox(cofferdam_sandbox::Error::Stuck { pid });
-            (None, Some(report(live)(error)))
+            (None, Some(report(error)))
         }
         Err(error) => {
             drop(place);
             let error = live
                 .stop_reason()
-                .map_or_else(|| report(live)(error), ErrorRecord::from);
+                .map_or_else(|| report(error), ErrorRecord::from);
             (None, Some(error))
         }
     };
@@ -101,7 +99,7 @@ pub(super) async fn run(
     });
     let cache_used = close_cache(host, live, planned, cache, failure.is_none())
         .await
-        .map_err(report(live))?;
+        .map_err(report)?;
     let receipt = outcome.map(|outcome| outcome.receipt);
     let unused = match (&failure, &receipt) {
         (None, Some(receipt)) => unused(&planned.grant, receipt, cache_used),
@@ -115,7 +113,7 @@ pub(super) async fn run(
     };
     finish(live, at, planned, status, receipt, unused)
         .await
-        .map_err(report(live))?;
+        .map_err(report)?;
     match failure {
         None => Ok(heard.outputs),
         Some(error) => Err(error),
@@ -145,13 +143,13 @@ async fn take_place(
             .await?;
         Ok::<_, Error>(())
     };
-    said.await.map_err(report(live))?;
+    said.await.map_err(report)?;
     let durable = arriving.then_some(async {
         live.package_settled().await;
     });
     tokio::select! {
         stop = live.stopped() => Err(stop.into()),
-        place = host.places.take(durable) => place.ok_or_else(|| report(live)(Error::Stopping)),
+        place = host.places.take(durable) => place.ok_or_else(|| report(Error::Stopping)),
     }
 }
 
@@ -437,7 +435,7 @@ fn judge(
         return Some(stop.into());
     }
     if outcome.host_disk_full && !outcome.verdict.is_success() {
-        return Some(report(live)(Error::StorageFull));
+        return Some(report(Error::StorageFull));
     }
     let who = format!("{} ({})", planned.name, planned.plugin.label);
     let refused = || {

@@ -1,0 +1,156 @@
+//! What a namespace holds, and how much it may.
+//!
+//! A namespace is charged for every byte of its blobs, also for those that it shares with itself or with others:
+//! what one project stores must not depend on what another one does. Running uploads are charged for what they
+//! have received.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::index::Index;
+use crate::{BlobId, Error, StoreOptions};
+
+/// The namespaces that somebody writes to now; those that nobody does are in the index alone.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    active: tokio::sync::Mutex<HashMap<String, Weak<Account>>>,
+}
+
+/// What a namespace holds, running uploads included.
+#[derive(Debug)]
+struct Account {
+    namespace: String,
+    quota: Option<u64>,
+    used: AtomicU64,
+}
+
+/// What one upload has been charged. Dropped before it is kept, it is given back.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    account: Arc<Account>,
+    bytes: AtomicU64,
+    /// Whether its bytes are in the account for now, will stay there, or are no longer in it.
+    state: Mutex<ChargeState>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ChargeState {
+    Running,
+    Kept,
+    GivenBack,
+}
+
+impl StoreOptions {
+    /// How many bytes a namespace may hold, if there is a limit.
+    pub(crate) fn quota_of(&self, namespace: &str) -> Option<u64> {
+        let own = self.namespace_quotas.get(namespace).copied();
+        own.or(self.namespace_quota_bytes)
+    }
+}
+
+impl Usage {
+    /// Begins to charge an upload. Refused at once when nothing more fits.
+    pub(crate) async fn charge(
+        &self,
+        index: &Index,
+        namespace: &str,
+        quota: Option<u64>,
+    ) -> Result<Arc<Charge>, Error> {
+        let mut active = self.active.lock().await;
+        let known = active.get(namespace).and_then(Weak::upgrade);
+        let account = match known {
+            Some(account) => account,
+            None => {
+                active.retain(|_, account| account.strong_count() > 0);
+                let account = Arc::new(Account {
+                    namespace: namespace.to_owned(),
+                    quota,
+                    used: AtomicU64::new(index.usage(namespace).await?),
+                });
+                active.insert(namespace.to_owned(), Arc::downgrade(&account));
+                account
+            }
+        };
+        drop(active);
+        let used = account.used.load(Ordering::Acquire);
+        if account.quota.is_some_and(|quota| used >= quota) {
+            return Err(account.exceeded(used));
+        }
+        Ok(Arc::new(Charge {
+            account,
+            bytes: AtomicU64::new(0),
+            state: Mutex::new(ChargeState::Running),
+        }))
+    }
+
+    /// Forgets a complete blob, and what its namespace was charged for it; says whether there was one.
+    pub(crate) async fn remove(&self, index: &Index, id: BlobId) -> Result<bool, Error> {
+        // Held across both, so that nobody counts the blob in between.
+        let active = self.active.lock().await;
+        let Some((blob, _)) = index.blob(id).await? else {
+            return Ok(false);
+        };
+        let removed = index.remove(id).await?;
+        if removed && let Some(account) = active.get(&blob.namespace).and_then(Weak::upgrade) {
+            account.used.fetch_sub(blob.bytes, Ordering::AcqRel);
+        }
+        Ok(removed)
+    }
+}
+
+impl Account {
+    fn exceeded(&self, used: u64) -> Error {
+        Error::QuotaExceeded {
+            namespace: self.namespace.clone(),
+            used,
+            quota: self.quota.unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl Charge {
+    /// Charges for the bytes up to this one of the upload, those before it included.
+    pub(crate) fn up_to(&self, bytes: u64) -> Result<(), Error> {
+        let more = bytes.saturating_sub(self.bytes.load(Ordering::Acquire));
+        let quota = self.account.quota.unwrap_or(u64::MAX);
+        let fits = |used: u64| used.checked_add(more).filter(|sum| *sum <= quota);
+        self.account
+            .used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, fits)
+            .map_err(|used| self.account.exceeded(used))?;
+        self.bytes.fetch_add(more, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Says that the blob is complete: its bytes stay charged until it is removed.
+    pub(crate) fn keep(&self) {
+        let mut state = self.state();
+        if *state == ChargeState::GivenBack {
+            // It was given up in the moment in which it became complete.
+            let bytes = self.bytes.load(Ordering::Acquire);
+            self.account.used.fetch_add(bytes, Ordering::AcqRel);
+        }
+        *state = ChargeState::Kept;
+    }
+
+    /// Says that the upload is given up: whoever tries again has the room, even while this one's threads end.
+    pub(crate) fn give_back(&self) {
+        let mut state = self.state();
+        if *state == ChargeState::Running {
+            *state = ChargeState::GivenBack;
+            let bytes = self.bytes.load(Ordering::Acquire);
+            self.account.used.fetch_sub(bytes, Ordering::AcqRel);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, ChargeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
