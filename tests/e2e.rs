@@ -9,6 +9,7 @@
 //! | `escaping` | archives and guests that try to leave |
 //! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
 //! | `networking` | a granted host reached from a worker, and no other |
+//! | `reaching` | what steps and services reach of each other's caches, of frozen releases and of the host |
 //! | `reproducing` | the same release from two servers |
 //! | `secrets` | a secret that a step says in every way, and that is seen nowhere |
 //! | `policy` | ceilings, refusals with their line, and caches |
@@ -52,6 +53,8 @@ mod plugins;
 mod policy;
 #[path = "e2e/queueing.rs"]
 mod queueing;
+#[path = "e2e/reaching.rs"]
+mod reaching;
 #[path = "e2e/reproducing.rs"]
 mod reproducing;
 #[path = "e2e/secrets.rs"]

@@ -1,9 +1,13 @@
 //! Every way in which a step can fail, and the code it gets.
 
+use std::collections::BTreeSet;
+
+use cofferdam_sandbox::worker::DEFAULT_SPARE_WORKERS;
 use serde_json::{Value, json};
 
+use crate::isolating::children;
 use crate::package::{self, site};
-use crate::server::{Server, assert_dense};
+use crate::server::{Server, assert_dense, wait_for};
 
 /// One way to fail: the program, its config, its limits, and the code that it must end with.
 struct Way {
@@ -57,31 +61,80 @@ async fn a_step_that_fails_has_its_own_code_and_leaves_nothing_but_its_record() 
             "step_timeout",
         ),
         way(
+            "overstay",
+            json!({ "how": "poll", "after_ms": 60_000 }),
+            json!({ "wall_ms": 300 }),
+            "step_timeout",
+        ),
+        way(
+            "overstay",
+            json!({ "how": "write" }),
+            json!({ "wall_ms": 300 }),
+            "step_timeout",
+        ),
+        way(
+            "overstay",
+            json!({ "how": "write" }),
+            json!({ "cpu_ms": 200 }),
+            "step_cpu_exceeded",
+        ),
+        way(
+            "exhaust",
+            json!({ "how": "progress" }),
+            json!({ "wall_ms": 300 }),
+            "step_timeout",
+        ),
+        way(
+            "exhaust",
+            json!({ "how": "random" }),
+            json!({}),
+            "step_trapped",
+        ),
+        way(
+            "exhaust",
+            json!({ "how": "one large call" }),
+            json!({}),
+            "step_trapped",
+        ),
+        way(
+            "exhaust",
+            json!({ "how": "pollables" }),
+            json!({}),
+            "step_trapped",
+        ),
+        way(
+            "exhaust",
+            json!({ "how": "listings" }),
+            json!({}),
+            "step_failed",
+        ),
+        way(
+            "exhaust",
+            json!({ "how": "environment" }),
+            json!({ "memory_bytes": 8 << 20 }),
+            "step_memory_exceeded",
+        ),
+        way(
             "hog_memory",
             json!(null),
             json!({ "memory_bytes": 32 << 20 }),
             "step_memory_exceeded",
         ),
-        way(
-            "hog_disk",
-            json!({ "how": "stream" }),
-            json!({ "disk_bytes": 1 << 20 }),
-            "step_disk_exceeded",
-        ),
-        way(
-            "hog_disk",
-            json!({ "how": "set-size" }),
-            json!({ "disk_bytes": 1 << 20 }),
-            "step_disk_exceeded",
-        ),
-        way(
-            "hog_disk",
-            json!({ "how": "files" }),
-            json!({ "files": 100 }),
-            "step_disk_exceeded",
-        ),
     ];
-    for way in ways {
+    let bytes = ["stream", "append", "write", "set-size", "sparse"]
+        .map(|how| (how, json!({ "disk_bytes": 1 << 20 })));
+    let files =
+        ["files", "directories", "symlinks", "links"].map(|how| (how, json!({ "files": 100 })));
+    let disk = bytes.into_iter().chain(files).map(|(how, limits)| {
+        way(
+            "hog_disk",
+            json!({ "how": how }),
+            limits,
+            "step_disk_exceeded",
+        )
+    });
+    let mut admitted = BTreeSet::new();
+    for way in ways.into_iter().chain(disk) {
         let Way {
             program,
             config,
@@ -89,9 +142,11 @@ async fn a_step_that_fails_has_its_own_code_and_leaves_nothing_but_its_record() 
             code,
         } = way;
         let plugin = program.replace('_', "-");
-        server
-            .admit(&plugin, cofferdam_test_guests::program(program))
-            .await;
+        if admitted.insert(plugin.clone()) {
+            server
+                .admit(&plugin, cofferdam_test_guests::program(program))
+                .await;
+        }
         let step = json!({ "plugin": plugin, "config": config, "request": { "limits": limits } });
         let head = json!({ "pipeline": { "install": [step] } });
         let record = server
@@ -136,6 +191,11 @@ async fn a_step_that_fails_has_its_own_code_and_leaves_nothing_but_its_record() 
             );
         }
     }
+    // Nothing runs any more but the workers that wait for the next step.
+    wait_for("the processes of the steps to be gone", async || {
+        (children(server.process()).len() <= DEFAULT_SPARE_WORKERS).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use crate::package::{self, site};
 use crate::server::{Server, cofferdam, wait_for};
 
 /// The processes that a process has started and that still run.
-fn children(process: u32) -> BTreeSet<u32> {
+pub(crate) fn children(process: u32) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     // A thread may end while it is looked at.
     for task in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {

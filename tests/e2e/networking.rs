@@ -83,3 +83,34 @@ async fn a_step_reaches_the_host_that_the_policy_grants_and_no_other() {
         "{problem}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_never_answers_costs_a_step_its_time_and_not_more() {
+    // It takes connections and never says a word.
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = peer.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.toml");
+    std::fs::write(
+        &policy,
+        format!("[defaults]\nnet = [\"{to}\"]\n\n[network]\nallow_ranges = [\"127.0.0.0/8\"]\n"),
+    )
+    .unwrap();
+    let server = Server::start_with(&["--policy", &policy.display().to_string()]);
+    server
+        .admit("overstay", cofferdam_test_guests::program("overstay"))
+        .await;
+    let head = json!({ "pipeline": { "install": [{
+        "plugin": "overstay",
+        "config": { "how": "fetch", "to": to, "after_ms": 60_000 },
+        "request": { "net": [to], "limits": { "wall_ms": 300 } },
+    }] } });
+    let record = server
+        .fail("blog", &head, package::tar(&site("never")))
+        .await;
+    assert_eq!(record["error"]["code"], "step_timeout", "{record:#}");
+    assert_eq!(
+        record["steps"][1]["receipt"]["hosts"][&to]["requests"], 1,
+        "{record:#}"
+    );
+}

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use cofferdam_blobs::Reader;
 use cofferdam_ledger::{Change, Durability, ReleaseRow};
+use cofferdam_sandbox::Redactor;
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -58,7 +59,8 @@ impl Run {
         };
         if let Err(error) = ended {
             // The ledger or the log cannot be written. The next start finds the deployment unfinished.
-            tracing::error!(deployment = %live.id, error = error.chain(), "the end of a deployment could not be recorded");
+            let error = loggable(&live.redactor(), &error);
+            tracing::error!(deployment = %live.id, error, "the end of a deployment could not be recorded");
         }
         host.forget(&live).await;
     }
@@ -120,7 +122,7 @@ async fn take_the_right(host: &Inner, live: &Live) -> Result<(), ErrorRecord> {
     };
     tokio::select! {
         stop = live.stopped() => Err(stop.into()),
-        taken = taken => taken.map_err(report),
+        taken = taken => taken.map_err(report(live)),
     }
 }
 
@@ -142,7 +144,7 @@ async fn proceed(
     }
     host.activator
         .check(&live.project, &services)
-        .map_err(report)?;
+        .map_err(report(live))?;
 
     tokio::select! {
         stop = live.stopped() => return Err(stop.into()),
@@ -161,15 +163,15 @@ async fn proceed(
             json!({ "status": Status::Activating }),
         )
         .await
-        .map_err(|error| report(error.into()))?;
+        .map_err(|error| report(live)(error.into()))?;
 
-    let (root, tree) = freeze_release(host, live).await.map_err(report)?;
+    let (root, tree) = freeze_release(host, live).await.map_err(report(live))?;
     let activated = activate(host, live, strategy, &root, tree, services).await;
     if let Err(error) = activated {
         host.discard(root).await;
         return Err(live
             .stop_reason()
-            .map_or_else(|| report(error), ErrorRecord::from));
+            .map_or_else(|| report(live)(error), ErrorRecord::from));
     }
     Ok(())
 }
@@ -333,23 +335,50 @@ async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Res
 
 /// What a user is told of an error of ours: its own words when it is about what they sent, and only that
 /// it happened when it is about the host, whose log has the rest.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it stands in map_err, which gives values"
-)]
-fn report(error: Error) -> ErrorRecord {
-    let code = error.code().to_owned();
-    if code == "internal" {
-        tracing::error!(
-            error = error.chain(),
-            "a deployment fails through a fault of the host"
-        );
-        return ErrorRecord::new("internal", "the host failed; its log says why");
+fn report(live: &Live) -> impl FnOnce(Error) -> ErrorRecord + '_ {
+    |error| {
+        let code = error.code().to_owned();
+        if code == "internal" {
+            tracing::error!(
+                deployment = %live.id,
+                error = loggable(&live.redactor(), &error),
+                "a deployment fails through a fault of the host"
+            );
+            return ErrorRecord::new("internal", "the host failed; its log says why");
+        }
+        let message = match &error {
+            // What the sandbox says of a lost process is for the one who deploys.
+            Error::Sandbox(error) => error.to_string(),
+            error => error.to_string(),
+        };
+        ErrorRecord::new(&code, message)
     }
-    let message = match &error {
-        // What the sandbox says of a lost process is for the one who deploys.
-        Error::Sandbox(error) => error.to_string(),
-        error => error.to_string(),
-    };
-    ErrorRecord::new(&code, message)
+}
+
+/// An error for the host's own log. It may name files that a guest named, after a secret for instance.
+fn loggable(redactor: &Redactor, error: &Error) -> String {
+    redactor.text(error.chain()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use cofferdam_sandbox::Secrets;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_named_after_a_secret_is_not_logged_by_its_name() {
+        let secret = "correct-horse-battery";
+        let mut secrets = Secrets::default();
+        secrets.insert("TOKEN", secret);
+        let redactor = Redactor::new(&secrets);
+        let error = Error::Io {
+            action: format!("open release/{secret}.txt"),
+            source: std::io::Error::other(format!("{secret} is a device")),
+        };
+        assert_eq!(error.code(), "internal");
+        let logged = loggable(&redactor, &error);
+        assert!(!logged.contains(secret), "{logged}");
+        assert!(logged.contains("cannot open release/"), "{logged}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Stopping a guest: who said so, and the clocks that may.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -127,6 +128,20 @@ impl Clock {
 
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+/// When a guest is to do no more: for host calls that may take long, which nothing else interrupts.
+#[derive(Debug, Clone)]
+pub(crate) struct Deadline {
+    pub(crate) control: Arc<Control>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) wall: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn is_over(&self) -> bool {
+        self.control.stopped().is_some() || self.clock.used() > self.wall
     }
 }
 

@@ -11,6 +11,7 @@ use wasmtime::{
 };
 
 use crate::error::Error;
+use crate::memory::{MAX_MEMORIES, MAX_TABLES};
 
 /// How often a running guest looks whether it should stop: often enough that a cancel feels immediate, seldom
 /// enough that it costs nothing.
@@ -57,6 +58,9 @@ pub(crate) fn engine() -> Result<Engine, Error> {
         .total_memories(SLOTS * MEMORIES_PER_SLOT)
         .total_tables(SLOTS * TABLES_PER_SLOT)
         .total_core_instances(SLOTS * CORE_INSTANCES_PER_SLOT)
+        // One module may have as many as a component altogether: that is all this bounds.
+        .max_memories_per_module(MAX_MEMORIES)
+        .max_tables_per_module(MAX_TABLES)
         .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(MEMORY_RESIDENT)
         .table_keep_resident(SMALL_RESIDENT)

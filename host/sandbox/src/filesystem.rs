@@ -36,6 +36,7 @@ use self::quota::Exceeded;
 pub(crate) use self::quota::Quota;
 use self::sameness::Sameness;
 use self::streams::Growing;
+use crate::control::Deadline;
 use crate::spec::{Access, Preopen};
 
 /// The preopen that is also the guest's `.`.
@@ -74,6 +75,8 @@ pub(crate) struct Files {
     /// When the step is reproducible: the files it asked about.
     reproducible: Option<Sameness>,
     quota: Arc<Quota>,
+    /// When long calls break off; never when there is none.
+    deadline: Option<Deadline>,
 }
 
 impl Files {
@@ -119,6 +122,15 @@ impl Files {
             listings: Listings::default(),
             reproducible: reproducible.then(Sameness::default),
             quota,
+            deadline: None,
+        }
+    }
+
+    /// Lets no call go on past this.
+    pub(crate) fn until(self, deadline: Deadline) -> Self {
+        Self {
+            deadline: Some(deadline),
+            ..self
         }
     }
 

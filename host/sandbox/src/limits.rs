@@ -45,8 +45,8 @@ pub const DEFAULT_EGRESS_BYTES: u64 = 64 << 20;
 /// Bytes a step may receive, heads and bodies: what it could write to its disk at most.
 pub const DEFAULT_INGRESS_BYTES: u64 = DEFAULT_DISK_BYTES;
 
-/// Requests a step may have under way at the same time, each with a connection of its own: what package managers
-/// use, and few enough for any one server.
+/// Requests a step may have under way at the same time, each on a connection of its own, which is kept for the next:
+/// what package managers use, and few enough for any one server.
 pub const DEFAULT_CONNECTIONS: u64 = 32;
 
 /// Linear memory of one request to a service: several hundred of them fit beside each other.

@@ -6,10 +6,10 @@ use wasmtime::ResourceLimiter;
 const MAX_INSTANCES: usize = 256;
 
 /// Tables of one component.
-const MAX_TABLES: usize = 64;
+pub(crate) const MAX_TABLES: u32 = 64;
 
 /// Memories of one component.
-const MAX_MEMORIES: usize = 16;
+pub(crate) const MAX_MEMORIES: u32 = 16;
 
 /// Counts all memories and all tables of a store together: the engine's own limits are for each of them.
 #[derive(Debug)]
@@ -117,11 +117,11 @@ impl ResourceLimiter for MemoryLimiter {
     }
 
     fn tables(&self) -> usize {
-        MAX_TABLES
+        MAX_TABLES as usize
     }
 
     fn memories(&self) -> usize {
-        MAX_MEMORIES
+        MAX_MEMORIES as usize
     }
 }
 

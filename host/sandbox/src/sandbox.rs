@@ -60,7 +60,7 @@ impl SandboxOptions {
 
 /// Runs untrusted components. Clones are the same sandbox.
 #[derive(Clone)]
-pub struct Sandbox(Arc<Inner>);
+pub struct Sandbox(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) engine: Engine,
@@ -150,7 +150,7 @@ impl Sandbox {
             virtuality::DEPLOYMENT.clone_into(&mut spec.context.deployment);
         }
         component.command(&self.0.engine)?;
-        spec::check_environment(&spec.env)?;
+        spec::check_environment(&spec::environment(&spec))?;
         spec::check_preopens(&preopens)?;
         if let Some(workers) = &self.0.workers {
             let workers = workers.clone();

@@ -253,8 +253,22 @@ pub(crate) fn environment(spec: &StepSpec) -> BTreeMap<String, String> {
     env
 }
 
-/// Refuses names and values that no environment can hold.
+/// Bytes of an environment, names and values and the config among them: what Linux lets a program have.
+const MAX_ENVIRONMENT_BYTES: usize = 1 << 20;
+
+/// Refuses names and values that no environment can hold, and more of them than any does.
 pub(crate) fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Error> {
+    // Each with a `=` and a NUL.
+    let bytes: usize = env
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 2)
+        .sum();
+    if bytes > MAX_ENVIRONMENT_BYTES {
+        return Err(Error::specification(format!(
+            "its environment and its config have {bytes} bytes and at most {MAX_ENVIRONMENT_BYTES} are passed on; \
+             put what is large into a file"
+        )));
+    }
     for (name, value) in env {
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(Error::specification(format!(

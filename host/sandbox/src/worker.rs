@@ -12,7 +12,8 @@
 //! | module | is |
 //! |---|---|
 //! | `wire` | what host and worker say to each other |
-//! | `pool` | workers started ahead of demand, and how one is killed |
+//! | `pool` | workers started ahead of demand |
+//! | `process` | one of them, and how it is killed |
 //! | `supervise` | a step in a worker, seen from the host |
 //! | `compile` | a compilation in a worker, seen from the host |
 //! | `child` | the worker itself |
@@ -21,6 +22,7 @@
 mod child;
 mod compile;
 mod pool;
+mod process;
 mod supervise;
 mod walls;
 mod wire;

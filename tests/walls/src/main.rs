@@ -10,7 +10,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,6 +23,9 @@ const STOPPED: i32 = 100;
 
 /// Descriptors that an attacker looks through.
 const LAST_DESCRIPTOR: RawFd = 64;
+
+/// Descriptors that may have come from the host's own parent: any that a process has by default.
+const LAST_INHERITED: RawFd = 1024;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -39,6 +42,8 @@ fn main() -> ExitCode {
             "hang" => loop {
                 std::thread::park();
             },
+            "beat" => beat(),
+            "inherited" => inherited(outside),
             // These end in the middle, or not at all.
             "tcp" => vec![TcpStream::connect("127.0.0.1:9").is_ok()],
             "listen" => vec![TcpListener::bind("127.0.0.1:0").is_ok()],
@@ -126,6 +131,46 @@ fn descriptors() -> Vec<bool> {
     if attempts.is_empty() {
         attempts.push(true);
     }
+    attempts
+}
+
+/// Works for ever in a granted directory, in code that no engine interrupts.
+fn beat() -> ! {
+    let open = |name: &str| {
+        (3..LAST_DESCRIPTOR).find_map(|number| {
+            // SAFETY: as above.
+            let directory = unsafe { BorrowedFd::borrow_raw(number) };
+            rustix::fs::openat(directory, name, OFlags::WRONLY, Mode::empty()).ok()
+        })
+    };
+    let (Some(began), Some(beat)) = (open("began"), open("beat")) else {
+        std::process::exit(2);
+    };
+    let touch = |file: &OwnedFd| rustix::io::pwrite(file, b"now", 0);
+    let _ = touch(&began);
+    loop {
+        let _ = touch(&beat);
+    }
+}
+
+/// Whether something that the host had open is open here too. Each is named by its device and inode.
+fn inherited(wanted: &Path) -> Vec<bool> {
+    let wanted = wanted.to_string_lossy();
+    let wanted: Vec<(u64, u64)> = wanted
+        .split_whitespace()
+        .filter_map(|one| one.split_once(':'))
+        .filter_map(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)))
+        .collect();
+    let mut attempts = vec![wanted.is_empty()];
+    for number in 0..LAST_INHERITED {
+        // SAFETY: as above.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        if let Ok(stat) = rustix::fs::fstat(descriptor) {
+            attempts.push(wanted.contains(&(stat.st_dev, stat.st_ino)));
+        }
+    }
+    // Its own socket at least is open, or this looked at nothing.
+    attempts.push(attempts.len() < 2);
     attempts
 }
 

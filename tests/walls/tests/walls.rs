@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,11 @@ use cofferdam_sandbox::{
     StepContext, StepSpec, Verdict,
 };
 use tempfile::TempDir;
+
+#[path = "../../../host/sandbox/tests/all/latency.rs"]
+mod latency;
+
+use latency::Latency;
 
 const HOSTILE: &str = env!("CARGO_BIN_EXE_cofferdam-test-walls");
 
@@ -207,4 +213,64 @@ fn this_machine_has_landlock() {
         matches!(status, LandlockStatus::Enforced { abi } if abi >= 4),
         "{status}"
     );
+}
+
+#[tokio::test]
+async fn nothing_that_the_host_left_open_is_open_in_a_worker() {
+    let place = Place::new();
+    let file = fs::File::open(place.path("secret")).unwrap();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut names = String::new();
+    for descriptor in [file.as_fd(), socket.as_fd()] {
+        // As a program does that has never heard of it.
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty()).unwrap();
+        let stat = rustix::fs::fstat(descriptor).unwrap();
+        names.push_str(&format!("{}:{} ", stat.st_dev, stat.st_ino));
+    }
+    // Any other program would have it.
+    let other = std::process::Command::new("readlink")
+        .arg(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&other.stdout).contains("secret"));
+
+    let (sandbox, component) = sandbox("inherited", Path::new(&names), Landlock::Require);
+    let error = outcome(start(&sandbox, &component, &place))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains(STOPPED), "{error}");
+}
+
+#[tokio::test]
+async fn code_that_no_engine_interrupts_ends_within_a_tenth_of_a_second_of_the_deadline() {
+    let place = Place::new();
+    for name in ["began", "beat"] {
+        fs::write(place.path("granted").join(name), "").unwrap();
+    }
+    let (sandbox, component) = sandbox("beat", &place.path("outside"), Landlock::Require);
+    let wall = Duration::from_millis(200);
+    let mut spec = spec();
+    spec.limits.wall_ms = 200;
+    let preopens =
+        vec![Preopen::open("/release", Access::ReadWrite, place.path("granted")).unwrap()];
+    let latency = Latency::watch();
+    let step = sandbox.start(&component, spec, preopens, Stdin::Closed);
+    let ended = outcome(step.unwrap()).await.unwrap();
+    let allowance = latency.allowance();
+    assert_eq!(ended.verdict, Verdict::TimedOut { limit_ms: 200 });
+    let changed = |name: &str| {
+        let metadata = fs::metadata(place.path("granted").join(name)).unwrap();
+        assert_eq!(metadata.len(), 3, "{name} was written");
+        metadata.modified().unwrap()
+    };
+    let last = changed("beat");
+    let worked = last.duration_since(changed("began")).unwrap_or_default();
+    let late = worked.saturating_sub(wall);
+    assert!(
+        late <= Duration::from_millis(100) + allowance,
+        "{late:?} late on a machine that explains {allowance:?}"
+    );
+    // Nothing to wait for: that nothing happens is what is tested.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(changed("beat"), last);
 }

@@ -61,9 +61,11 @@ pub(super) async fn run(
         return Err(stop.into());
     }
     let place = take_place(host, live, at, planned, package.is_some()).await?;
-    begin(live, at, planned).await.map_err(report)?;
+    begin(live, at, planned).await.map_err(report(live))?;
     let mut heard = Heard::default();
-    let cache = open_cache(host, live, planned).await.map_err(report)?;
+    let cache = open_cache(host, live, planned)
+        .await
+        .map_err(report(live))?;
     let directory = cache.as_ref().map(|cache| cache.directory().to_owned());
     let ended = execute(host, live, planned, package, directory, &mut heard).await;
     let tmp = host
@@ -82,13 +84,13 @@ pub(super) async fn run(
         Err(Error::Sandbox(cofferdam_sandbox::Error::Stuck { pid })) => {
             place.keep_until_gone(pid);
             let error = Error::Sandbox(cofferdam_sandbox::Error::Stuck { pid });
-            (None, Some(report(error)))
+            (None, Some(report(live)(error)))
         }
         Err(error) => {
             drop(place);
             let error = live
                 .stop_reason()
-                .map_or_else(|| report(error), ErrorRecord::from);
+                .map_or_else(|| report(live)(error), ErrorRecord::from);
             (None, Some(error))
         }
     };
@@ -99,7 +101,7 @@ pub(super) async fn run(
     });
     let cache_used = close_cache(host, live, planned, cache, failure.is_none())
         .await
-        .map_err(report)?;
+        .map_err(report(live))?;
     let receipt = outcome.map(|outcome| outcome.receipt);
     let unused = match (&failure, &receipt) {
         (None, Some(receipt)) => unused(&planned.grant, receipt, cache_used),
@@ -113,7 +115,7 @@ pub(super) async fn run(
     };
     finish(live, at, planned, status, receipt, unused)
         .await
-        .map_err(report)?;
+        .map_err(report(live))?;
     match failure {
         None => Ok(heard.outputs),
         Some(error) => Err(error),
@@ -143,13 +145,13 @@ async fn take_place(
             .await?;
         Ok::<_, Error>(())
     };
-    said.await.map_err(report)?;
+    said.await.map_err(report(live))?;
     let durable = arriving.then_some(async {
         live.package_settled().await;
     });
     tokio::select! {
         stop = live.stopped() => Err(stop.into()),
-        place = host.places.take(durable) => place.ok_or_else(|| report(Error::Stopping)),
+        place = host.places.take(durable) => place.ok_or_else(|| report(live)(Error::Stopping)),
     }
 }
 
@@ -435,7 +437,7 @@ fn judge(
         return Some(stop.into());
     }
     if outcome.host_disk_full && !outcome.verdict.is_success() {
-        return Some(report(Error::StorageFull));
+        return Some(report(live)(Error::StorageFull));
     }
     let who = format!("{} ({})", planned.name, planned.plugin.label);
     let refused = || {

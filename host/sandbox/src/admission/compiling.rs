@@ -7,6 +7,7 @@ use rustix::fs::MemfdFlags;
 use wasmtime::component::Component as Compiled;
 
 use super::artifact;
+use crate::engine;
 use crate::error::Error;
 use crate::sandbox::Inner;
 use crate::worker;
@@ -42,9 +43,7 @@ pub(super) fn compiled(
     let compiled = match &sandbox.workers {
         Some(workers) => {
             worker::compile(workers, wasm, &file)?;
-            artifact::load_open(engine, &file).map_err(|error| {
-                Error::host(format!("what a worker compiled cannot be used: {error:#}"))
-            })?
+            artifact::load_open(engine, &file).map_err(|error| unusable(&file, &error))?
         }
         None => {
             let compiled = Compiled::from_binary(engine, wasm).map_err(|error| Error::Invalid {
@@ -67,4 +66,17 @@ pub(super) fn compiled(
         cache.keep(place, digest);
     }
     Ok((compiled, Some(file)))
+}
+
+/// Why what a worker compiled cannot be used: it is more than this engine's pool of instances has room for, which the
+/// worker's own engine knows nothing of, and so the component's fault; or the host's.
+fn unusable(file: &File, error: &wasmtime::Error) -> Error {
+    let message = format!("{error:#}");
+    let sound = engine::engine_for_one()
+        .is_ok_and(|unlimited| artifact::load_open(&unlimited, file).is_ok());
+    if sound {
+        Error::Invalid { message }
+    } else {
+        Error::host(format!("what a worker compiled cannot be used: {message}"))
+    }
 }

@@ -14,12 +14,16 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 
 use super::FilesystemView;
+use crate::control::Deadline;
 
 /// Directory listings held open at once: as deep as a program walks recursively.
 const MAX_LISTINGS: usize = 128;
 
 /// Entries of all listings held at once: twice as many files as a step creates by default, some 50 MiB.
 const MAX_ENTRIES: usize = 500_000;
+
+/// Entries between two looks at the clock: some 100 us.
+const LOOK_EVERY: usize = 256;
 
 /// How many listings are held, and how many entries they had.
 #[derive(Debug, Default)]
@@ -47,7 +51,10 @@ impl FilesystemView<'_> {
         if listings.held >= MAX_LISTINGS {
             return Err(ErrorCode::InsufficientMemory.into());
         }
-        let mut entries = read(&*directory, MAX_ENTRIES.saturating_sub(listings.entries))?;
+        let room = MAX_ENTRIES.saturating_sub(listings.entries);
+        let deadline = self.files.deadline.as_ref();
+        let is_over = || deadline.is_some_and(Deadline::is_over);
+        let mut entries = read(&*directory, room, is_over)?;
         if self.files.reproducible.is_some() {
             entries.sort_by(|a, b| a.name.cmp(&b.name));
         }
@@ -84,7 +91,12 @@ impl FilesystemView<'_> {
     }
 }
 
-fn read(directory: impl AsFd, most: usize) -> FsResult<Vec<DirectoryEntry>> {
+/// At most so many entries of a directory, as long as it is not all over meanwhile.
+fn read(
+    directory: impl AsFd,
+    most: usize,
+    is_over: impl Fn() -> bool,
+) -> FsResult<Vec<DirectoryEntry>> {
     let directory = directory.as_fd();
     let mut entries = Vec::new();
     for entry in rustix::fs::Dir::read_from(directory).map_err(std::io::Error::from)? {
@@ -95,6 +107,9 @@ fn read(directory: impl AsFd, most: usize) -> FsResult<Vec<DirectoryEntry>> {
         }
         if entries.len() >= most {
             return Err(ErrorCode::InsufficientMemory.into());
+        }
+        if entries.len().is_multiple_of(LOOK_EVERY) && is_over() {
+            return Err(ErrorCode::Interrupted.into());
         }
         let kind = match entry.file_type() {
             FileType::Unknown => {
@@ -128,5 +143,31 @@ fn descriptor_type(kind: FileType) -> DescriptorType {
         FileType::Fifo => DescriptorType::Fifo,
         FileType::Socket => DescriptorType::Socket,
         FileType::Unknown => DescriptorType::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::fs::{self, File};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_read_as_far_as_there_is_room_and_time() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in 0..20 {
+            fs::write(directory.path().join(name.to_string()), "").unwrap();
+        }
+        let open = File::open(directory.path()).unwrap();
+        let code = |result: FsResult<Vec<DirectoryEntry>>| {
+            let refused = result.map(|entries| entries.len()).unwrap_err();
+            *refused.downcast_ref().unwrap()
+        };
+        assert_eq!(read(&open, 20, || false).unwrap().len(), 20);
+        let full = code(read(&open, 19, || false));
+        assert_eq!(full, ErrorCode::InsufficientMemory);
+        let over = code(read(&open, 20, || true));
+        assert_eq!(over, ErrorCode::Interrupted);
     }
 }

@@ -7,21 +7,67 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::failure::{FINE, Failure, OUTCOME};
 use super::upstream::Account;
 
+/// How long a request that usually has no body waits to see whether it has none: a guest ends it right away.
+const LOOK_AHEAD: Duration = Duration::from_millis(100);
+
 /// A request's body at the broker, from the guest to the upstream. Says when all of it was taken.
 pub(super) struct Upload {
-    pub(super) inner: Incoming,
-    pub(super) taken: watch::Sender<bool>,
+    inner: Incoming,
+    /// What was read of it already.
+    first: Option<Frame<Bytes>>,
+    ended: bool,
+    taken: watch::Sender<bool>,
+}
+
+impl Upload {
+    /// The body of a request, and where it says that all of it was taken.
+    pub(super) async fn of(
+        method: &Method,
+        mut inner: Incoming,
+    ) -> Result<(Self, watch::Receiver<bool>), hyper::Error> {
+        let mut ended = inner.is_end_stream();
+        let mut first = None;
+        // A guest's empty body looks like one whose length is not known: many upstreams do not expect that of these.
+        if !ended && matches!(*method, Method::GET | Method::HEAD | Method::DELETE) {
+            match tokio::time::timeout(LOOK_AHEAD, next(&mut inner)).await {
+                Ok(Some(frame)) => first = Some(frame?),
+                Ok(None) => ended = true,
+                Err(_) => {}
+            }
+        }
+        let (taken, all_taken) = watch::channel(ended);
+        let body = Self {
+            inner,
+            first,
+            ended,
+            taken,
+        };
+        Ok((body, all_taken))
+    }
+}
+
+/// The next frame that is more than nothing.
+async fn next(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    loop {
+        let frame = body.frame().await;
+        if let Some(Ok(frame)) = &frame
+            && frame.data_ref().is_some_and(Bytes::is_empty)
+        {
+            continue;
+        }
+        return frame;
+    }
 }
 
 impl Body for Upload {
@@ -32,24 +78,33 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        let frame = match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None if self.ended => None,
+            None => ready!(Pin::new(&mut self.inner).poll_frame(context)),
+        };
         if frame.is_none() || self.inner.is_end_stream() {
+            self.ended = true;
             self.taken.send_replace(true);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.ended || (self.first.is_none() && self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match (self.ended, &self.first) {
+            (true, _) => SizeHint::with_exact(0),
+            (false, Some(_)) => SizeHint::default(),
+            (false, None) => self.inner.size_hint(),
+        }
     }
 }
 
-/// A response's body at the broker, from the upstream to the guest. It ends with trailers that say how, and its
-/// connection goes with it.
+/// A response's body at the broker, from the upstream to the guest. It ends with trailers that say how. Its connection
+/// is kept when it ends well, and else goes with it.
 pub(super) struct Download {
     /// `None` when there is nothing more to say than how it ended.
     stream: Option<Streaming>,
@@ -59,32 +114,21 @@ pub(super) struct Download {
 struct Streaming {
     inner: Incoming,
     account: Arc<Account>,
-    _connection: Connection,
+    keep: Keep,
     idle: Duration,
     sleep: Pin<Box<Sleep>>,
 }
 
-/// The task that drives a connection; it is gone when this is.
-pub(super) struct Connection(pub(super) AbortHandle);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+/// Keeps the connection of a response. Dropping it uncalled drops the connection.
+pub(super) type Keep = Box<dyn FnOnce() + Send>;
 
 impl Download {
-    pub(super) fn new(
-        inner: Incoming,
-        account: Arc<Account>,
-        connection: Connection,
-        idle: Duration,
-    ) -> Self {
+    pub(super) fn new(inner: Incoming, account: Arc<Account>, keep: Keep, idle: Duration) -> Self {
         Self {
             stream: Some(Streaming {
                 inner,
                 account,
-                _connection: connection,
+                keep,
                 idle,
                 sleep: Box::pin(tokio::time::sleep(idle)),
             }),
@@ -137,7 +181,11 @@ impl Body for Download {
             Poll::Ready(None) => FINE,
         };
         trailers.insert(OUTCOME, HeaderValue::from_static(word));
-        self.stream = None;
+        if let Some(stream) = self.stream.take()
+            && word == FINE
+        {
+            (stream.keep)();
+        }
         self.ended = true;
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }

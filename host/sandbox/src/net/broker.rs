@@ -1,6 +1,7 @@
 //! The host's end: takes a guest's requests, refuses what was not granted, and sends the rest.
 
 mod check;
+mod connection;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -15,14 +16,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::check::{Checked, HOP_BY_HOP};
-use super::body::{Connection, Download, Upload};
+use self::connection::{Idle, Open, Peer, Way};
+use super::body::{Download, Upload};
 use super::failure::{FINE, Failure, LENGTH, OUTCOME, TIMES};
 use super::grant::NetGrant;
-use super::upstream::{self, Account, Purse, Stream, Tls};
+use super::upstream::{self, Account, Purse, Tls};
 use super::{MAX_HEAD, STREAM_WINDOW, connection_window, streams};
 use crate::error::Error;
 use crate::outcome::HostUsage;
@@ -37,9 +38,6 @@ const FIRST_BYTE: Duration = Duration::from_secs(60);
 
 /// How long an upstream may take between two bytes of its response.
 const BETWEEN_BYTES: Duration = Duration::from_secs(60);
-
-/// Bytes of an upstream's head: twice what common servers send.
-const UPSTREAM_BUFFER: usize = 64 << 10;
 
 /// Requests that were given up before the broker saw them, and wait to be forgotten.
 const GIVEN_UP: usize = 1024;
@@ -107,6 +105,7 @@ pub(crate) fn open(spec: &StepSpec) -> Result<Option<(UnixStream, Broker)>, Erro
         purse: Arc::new(Purse::new(limits)),
         usage: Arc::clone(&usage),
         tls,
+        idle: Arc::new(Idle::new(limits.connections)),
     });
     let streams = streams(limits.connections);
     let task = runtime.spawn(async move {
@@ -174,6 +173,7 @@ struct Shared {
     purse: Arc<Purse>,
     usage: Arc<Usage>,
     tls: Arc<Tls>,
+    idle: Arc<Idle>,
 }
 
 impl Shared {
@@ -219,50 +219,49 @@ impl Shared {
         request: Request<Incoming>,
     ) -> Result<Response<Download>, Failure> {
         let Checked { target, tls, path } = checked;
+        let peer = Peer { target, tls };
         let times = Times::of(request.headers());
-        let account = self.account(target.to_string());
-        let connected = async {
-            let addresses = upstream::resolve(&target, &self.grant.allow_ranges).await?;
-            let stream = upstream::connect(&addresses, &account).await?;
-            let stream: Box<dyn Stream> = if tls {
-                Box::new(self.tls.wrap(stream, &target).await?)
-            } else {
-                Box::new(stream)
-            };
-            Ok(stream)
-        };
-        let stream = tokio::time::timeout(times.connect, connected)
-            .await
-            .map_err(|_| Failure::ConnectTimeout)??;
-        let failed = |_: hyper::Error| account.failure().unwrap_or(Failure::Terminated);
-        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-            .max_buf_size(UPSTREAM_BUFFER)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(failed)?;
-        let driving = tokio::spawn(async move {
-            // What goes wrong here goes wrong for the request or its response, which say so.
-            let _ = connection.await;
-        });
-        let connection = Connection(driving.abort_handle());
-
         let (parts, body) = request.into_parts();
-        let (taken, mut all_taken) = watch::channel(http_body::Body::is_end_stream(&body));
-        let mut outgoing = Request::new(Upload { inner: body, taken });
+        let upload = Upload::of(&parts.method, body).await;
+        let (body, all_taken) = upload.map_err(|_| Failure::Terminated)?;
+        let mut outgoing = Request::new(body);
         *outgoing.method_mut() = parts.method;
         *outgoing.uri_mut() = path;
         *outgoing.headers_mut() = check::outgoing(parts.headers, &parts.uri)?;
-        let late = async {
-            // The guest may take its time to send; the upstream's begins when it has everything.
-            let _ = all_taken.wait_for(|taken| *taken).await;
-            tokio::time::sleep(times.first_byte).await;
-        };
-        let response = tokio::select! {
-            response = sender.send_request(outgoing) => response.map_err(|error| {
-                let otherwise = if error.is_parse() { Failure::Protocol } else { Failure::Terminated };
-                account.failure().unwrap_or(otherwise)
-            })?,
-            () = late => return Err(Failure::ResponseTimeout),
+
+        let mut kept = self.idle.take(&peer).await;
+        let (response, open) = loop {
+            let is_kept = kept.is_some();
+            let mut open = match kept.take() {
+                Some(open) => open,
+                None => self.open(&peer, times.connect).await?,
+            };
+            let mut all_taken = all_taken.clone();
+            let late = async {
+                // The guest may take its time to send; the upstream's begins when it has everything.
+                let _ = all_taken.wait_for(|taken| *taken).await;
+                tokio::time::sleep(times.first_byte).await;
+            };
+            let sent = tokio::select! {
+                sent = open.sender.try_send_request(outgoing) => sent,
+                () = late => return Err(Failure::ResponseTimeout),
+            };
+            match sent {
+                Ok(response) => break (response, open),
+                Err(mut unsent) => match unsent.take_message() {
+                    // The upstream closed a connection that was kept, before anything of this went out.
+                    Some(again) if is_kept => outgoing = again,
+                    _ => {
+                        let error = unsent.into_error();
+                        let otherwise = if error.is_parse() {
+                            Failure::Protocol
+                        } else {
+                            Failure::Terminated
+                        };
+                        return Err(open.account.failure().unwrap_or(otherwise));
+                    }
+                },
+            }
         };
         if response.status().is_informational() {
             return Err(Failure::Upgrade);
@@ -271,22 +270,37 @@ impl Shared {
         parts.version = http::Version::HTTP_2;
         parts.headers = incoming(parts.headers);
         parts.extensions.clear();
-        let body = Download::new(body, account, connection, times.between_bytes);
+        let account = Arc::clone(&open.account);
+        let idle = Arc::clone(&self.idle);
+        let keep = Box::new(move || {
+            // A response may come before all of its request has gone.
+            if *all_taken.borrow() {
+                idle.keep(peer, open);
+            }
+        });
+        let body = Download::new(body, account, keep, times.between_bytes);
         Ok(Response::from_parts(parts, body))
+    }
+
+    async fn open(&self, peer: &Peer, limit: Duration) -> Result<Open, Failure> {
+        let way = Way {
+            lookup: upstream::system,
+            ranges: &self.grant.allow_ranges,
+            tls: &self.tls,
+        };
+        let account = self.account(peer.target.to_string());
+        connection::open(peer, &way, account, limit).await
     }
 
     fn account(&self, host: String) -> Arc<Account> {
         let usage = Arc::clone(&self.usage);
-        Arc::new(Account {
-            purse: Arc::clone(&self.purse),
-            count: Box::new(move |bytes_out, bytes_in| {
-                usage.add(&host, |usage| {
-                    usage.bytes_out += bytes_out;
-                    usage.bytes_in += bytes_in;
-                });
-            }),
-            failure: Mutex::new(None),
-        })
+        let count = move |bytes_out, bytes_in| {
+            usage.add(&host, |usage| {
+                usage.bytes_out += bytes_out;
+                usage.bytes_in += bytes_in;
+            });
+        };
+        Arc::new(Account::new(Arc::clone(&self.purse), count))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -50,28 +50,40 @@ fn take(purse: &AtomicU64, bytes: usize) -> bool {
         .is_ok()
 }
 
-/// What one request moves, and why it was cut off.
+/// What a connection moves, for one request after another, and why it was cut off.
 pub(super) struct Account {
-    pub(super) purse: Arc<Purse>,
-    pub(super) count: Box<dyn Fn(u64, u64) + Send + Sync>,
-    pub(super) failure: Mutex<Option<Failure>>,
+    purse: Arc<Purse>,
+    count: Box<dyn Fn(u64, u64) + Send + Sync>,
+    failure: Mutex<Option<Failure>>,
 }
 
 impl Account {
+    /// An account that takes from `purse` and tells `count` what was sent and received.
+    pub(super) fn new(purse: Arc<Purse>, count: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        Self {
+            purse,
+            count: Box::new(count),
+            failure: Mutex::new(None),
+        }
+    }
+
     /// Why the connection was cut off from this side.
     pub(super) fn failure(&self) -> Option<Failure> {
-        *self
-            .failure
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.lock()
+    }
+
+    /// The next request has not failed yet.
+    pub(super) fn begin(&self) {
+        *self.lock() = None;
     }
 
     fn fail(&self, failure: Failure) -> io::Error {
-        *self
-            .failure
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(failure);
+        *self.lock() = Some(failure);
         failure.into()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,19 +157,31 @@ impl AsyncWrite for Metered {
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// What asks for the addresses of a name.
+pub(super) type Lookup = fn(String, u16) -> Pin<Box<dyn Future<Output = Found> + Send>>;
+
+/// What comes of that.
+pub(super) type Found = io::Result<Vec<SocketAddr>>;
+
+/// Asks as the host's other programs do.
+pub(super) fn system(name: String, port: u16) -> Pin<Box<dyn Future<Output = Found> + Send>> {
+    Box::pin(async move {
+        let found = tokio::net::lookup_host((name.as_str(), port)).await?;
+        Ok(found.collect())
+    })
+}
+
 /// The addresses of a host, every one of them checked. The name is resolved once, and the connection is made to
 /// what was checked.
 pub(super) async fn resolve(
     target: &HostPort,
     ranges: &[IpRange],
+    lookup: Lookup,
 ) -> Result<Vec<SocketAddr>, Failure> {
     let port = target.port();
     let addresses: Vec<SocketAddr> = match target.parsed_host() {
         Host::Address(address) => vec![SocketAddr::new(*address, port)],
-        Host::Name(name) => tokio::net::lookup_host((name.as_str(), port))
-            .await
-            .map_err(|_| Failure::Dns)?
-            .collect(),
+        Host::Name(name) => lookup(name.clone(), port).await.map_err(|_| Failure::Dns)?,
     };
     if addresses.is_empty() {
         return Err(Failure::Dns);

@@ -183,7 +183,8 @@ impl Random {
 fn by_definition(secrets: &[&[u8]], text: &[u8]) -> Vec<bool> {
     let mut covered = vec![false; text.len()];
     for secret in secrets {
-        forms::each(secret, |form, length| {
+        forms::each(secret, |shape| {
+            let (form, length) = (shape.form, shape.window);
             let varied = |window: &&[u8]| {
                 let mut bytes = window.to_vec();
                 bytes.sort_unstable();

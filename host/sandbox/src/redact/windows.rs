@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use zeroize::Zeroize;
 
+use super::forms::Shape;
 use super::{LONG_WINDOW, SHORT_WINDOW, forms};
 
 /// Bytes of the pieces that the filter knows.
@@ -18,8 +19,11 @@ const FILTER_MIN_LOG2: u32 = 14;
 /// The largest filter, in bits: 2 MiB, what a cache near the processor still holds.
 const FILTER_MAX_LOG2: u32 = 24;
 
-/// Windows that are collected at least before they are sorted.
-const UNTIDY: usize = 4096;
+/// Windows that are collected at least before they are sorted: 32 MiB of them.
+const UNTIDY: usize = 2 << 20;
+
+/// The bits of a long window's number.
+const LONG_MASK: u128 = (1 << (8 * LONG_WINDOW)) - 1;
 
 /// Different bytes that a window has at least, when its secret has that many.
 const VARIETY: usize = 3;
@@ -50,7 +54,7 @@ impl Windows {
         };
         for secret in secrets {
             let varied = is_varied(secret);
-            forms::each(secret, |form, length| windows.add(form, length, varied));
+            forms::each(secret, |shape| windows.add(shape, varied));
             windows.tidy();
         }
         windows.build_filter();
@@ -61,19 +65,36 @@ impl Windows {
         self.short.is_empty() && self.long.is_empty()
     }
 
-    /// Adds the windows of a form; those that are nearly all one byte only when the secret is not `varied` either.
-    fn add(&mut self, form: &[u8], length: usize, varied: bool) {
-        for window in form.windows(length) {
-            if varied && !is_varied(window) {
+    /// Adds the new windows of a form; those that are nearly all one byte only when the secret is not `varied` either.
+    fn add(&mut self, shape: &Shape<'_>, varied: bool) {
+        let Shape { form, window, new } = *shape;
+        let is_long = window == LONG_WINDOW;
+        let (mut short, mut long) = (0_u64, 0_u128);
+        let mut variety = Variety::default();
+        let mut last_new = None;
+        for (at, &byte) in form.iter().enumerate() {
+            if is_long {
+                long = (long << 8 | u128::from(byte)) & LONG_MASK;
+            } else {
+                short = short << 8 | u64::from(byte);
+            }
+            variety.see(byte, at);
+            if new.is_none_or(|new| new[at]) {
+                last_new = Some(at);
+            }
+            let Some(start) = (at + 1).checked_sub(window) else {
+                continue;
+            };
+            let is_new = last_new.is_some_and(|last| last >= start);
+            if !is_new || (varied && !variety.is_varied_since(start)) {
                 continue;
             }
-            if length == LONG_WINDOW {
-                self.long.push(long_key(window));
+            if is_long {
+                self.long.push(long);
             } else {
-                self.short.push(short_key(window));
+                self.short.push(short);
             }
         }
-        // Most forms of most secrets are one and the same, and are not kept for long.
         if self.short.len() + self.long.len() > self.untidy {
             self.tidy();
         }
@@ -232,6 +253,38 @@ fn long_key(bytes: &[u8]) -> u128 {
         .fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
+/// How far back three different bytes go, as bytes are seen one after the other.
+#[derive(Default)]
+struct Variety {
+    latest: Option<u8>,
+    /// The byte before it that is another, and where it was last.
+    second: Option<(u8, usize)>,
+    /// Where a byte was last that is neither.
+    third: Option<usize>,
+}
+
+impl Variety {
+    fn see(&mut self, byte: u8, at: usize) {
+        let Some(latest) = self.latest.replace(byte) else {
+            return;
+        };
+        if latest == byte {
+            return;
+        }
+        // What was last is now the second, and was here just before.
+        let before = self.second.replace((latest, at - 1));
+        if let Some((second, last)) = before
+            && second != byte
+        {
+            self.third = Some(last);
+        }
+    }
+
+    fn is_varied_since(&self, start: usize) -> bool {
+        self.third.is_some_and(|third| third >= start)
+    }
+}
+
 fn is_varied(bytes: &[u8]) -> bool {
     let mut seen = [false; 256];
     let distinct = bytes
@@ -253,4 +306,68 @@ fn merge(runs: &mut Vec<Range<usize>>) {
         }
     }
     *runs = merged;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_forms_that_are_nearly_the_same_only_the_differences_are_collected() {
+        let mut number = 1_u64;
+        let secret: Vec<u8> = std::iter::repeat_with(|| {
+            number ^= number << 13;
+            number ^= number >> 7;
+            number ^= number << 17;
+            number.to_le_bytes()[3]
+        })
+        .take(16 << 10)
+        .collect();
+        let mut windows = Windows {
+            short: Vec::new(),
+            long: Vec::new(),
+            filter: Vec::new(),
+            filter_shift: 0,
+            stride: 0,
+            untidy: usize::MAX,
+        };
+        let mut all = 0;
+        forms::each(&secret, |shape| {
+            all += shape.form.len();
+            windows.add(shape, true);
+        });
+        let collected = windows.long.len() + windows.short.len();
+        windows.tidy();
+        let distinct = windows.long.len() + windows.short.len();
+        assert!(
+            collected < distinct + distinct / 2 && collected < all / 2,
+            "{all} {collected} {distinct}"
+        );
+    }
+
+    #[test]
+    fn variety_is_that_of_the_bytes_of_each_window() {
+        let mut number = 12_345_u32;
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // Runs of few different bytes.
+            b"aaaabbbc"[(number >> 28) as usize % 8] + u8::from(number >> 20 & 63 == 0)
+        })
+        .take(20_000)
+        .collect();
+        let mut variety = Variety::default();
+        let mut varied = 0;
+        for (at, &byte) in bytes.iter().enumerate() {
+            variety.see(byte, at);
+            for length in [1, 3, 8, 12] {
+                let Some(start) = (at + 1).checked_sub(length) else {
+                    continue;
+                };
+                let is = is_varied(&bytes[start..=at]);
+                assert_eq!(variety.is_varied_since(start), is, "{at} {length}");
+                varied += usize::from(is);
+            }
+        }
+        assert!(varied > 1000 && varied < 70_000, "{varied}");
+    }
 }

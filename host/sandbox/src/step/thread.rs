@@ -13,7 +13,7 @@ use super::outputs;
 use crate::additions::Additions;
 use crate::admission::Component;
 use crate::console::Console;
-use crate::control::{Clock, Control, Stop, Stopped, millis, thread_cpu_time};
+use crate::control::{Clock, Control, Deadline, Stop, Stopped, millis, thread_cpu_time};
 use crate::error::Error;
 use crate::event::{OutputStream, StepEvent};
 use crate::filesystem::{Files, Quota};
@@ -96,7 +96,19 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
         Some(net) => Some(Client::new(net, limits.connections).await?),
         None => None,
     };
-    let state = state(&component, &spec, preopens, &quota, &input, &console, net);
+    let until = Deadline {
+        control: Arc::clone(&control),
+        clock: Arc::clone(&clock),
+        wall: Duration::from_millis(limits.wall_ms),
+    };
+    let files = Files::new(
+        preopens,
+        limits.handles,
+        Arc::clone(&quota),
+        spec.reproducible,
+    )
+    .until(until);
+    let state = state(&component, &spec, files, &input, &console, net);
     let mut store = Store::new(&sandbox.engine, state);
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
@@ -184,8 +196,7 @@ async fn step(job: Job, cpu_start: Duration) -> Result<Outcome, Error> {
 fn state(
     component: &Component,
     spec: &StepSpec,
-    preopens: Vec<Preopen>,
-    quota: &Arc<Quota>,
+    files: Files,
     input: &Input,
     console: &Console,
     net: Option<Client>,
@@ -195,12 +206,7 @@ fn state(
     let parts = Parts {
         program: component.program(),
         env: &env,
-        files: Files::new(
-            preopens,
-            limits.handles,
-            Arc::clone(quota),
-            spec.reproducible,
-        ),
+        files,
         memory: MemoryLimiter::new(limits.memory_bytes, limits.table_elements),
         additions: Additions::for_step(
             spec.context.clone(),

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 
-use super::pool::{self, ATTEMPTS, Pool, Process};
+use super::pool::{self, ATTEMPTS, Pool};
+use super::process::Process;
 use super::wire::{self, FromWorker, Job, Said};
 use crate::error::Error;
 

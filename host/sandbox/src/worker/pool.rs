@@ -5,16 +5,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::sync::Notify;
 
-use super::wire::{self, FromWorker, Said};
+use super::process::Process;
+use super::wire::{FromWorker, Said};
 use super::{Landlock, WorkerOptions};
 use crate::error::Error;
 use crate::event::StepEvent;
@@ -24,10 +24,6 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How long a worker may take from its start to its first word, when somebody waits for it.
 pub(super) const HELLO: Duration = Duration::from_secs(30);
-
-/// How often a worker that is just ending is looked at without a pause, and then the pause.
-const QUICK_LOOKS: u32 = 50;
-const LOOK: Duration = Duration::from_millis(1);
 
 /// Workers that may die before their first word before a job gives up.
 pub(super) const ATTEMPTS: usize = 3;
@@ -56,13 +52,6 @@ struct State {
     closed: bool,
 }
 
-/// A worker. Dropping it kills it.
-#[derive(Debug)]
-pub(super) struct Process {
-    child: Child,
-    pub(super) socket: UnixStream,
-}
-
 impl Pool {
     /// Starts the thread, and it the first workers.
     pub(crate) fn start(options: WorkerOptions) -> io::Result<Self> {
@@ -77,6 +66,21 @@ impl Pool {
             .name("cofferdam-workers".to_owned())
             .spawn(move || keep(&keeping))?;
         Ok(Self(shared))
+    }
+
+    /// A pool of these alone, which starts no others.
+    #[cfg(test)]
+    pub(super) fn of(processes: impl IntoIterator<Item = Process>) -> Self {
+        let state = State {
+            idle: processes.into_iter().collect(),
+            ..State::default()
+        };
+        Self(Arc::new(Shared {
+            options: WorkerOptions::program("/nonexistent", [] as [&str; 0]),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            came: Notify::new(),
+        }))
     }
 
     pub(super) fn landlock(&self) -> Landlock {
@@ -232,65 +236,7 @@ fn spawn(options: &WorkerOptions) -> io::Result<Process> {
         // A terminal's interrupt is for the host, which lets its steps finish.
         .process_group(0)
         .spawn()?;
-    Ok(Process { child, socket })
-}
-
-impl Process {
-    pub(super) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Waits for the first word, and checks that this is a worker of this very version. Blocks.
-    pub(super) fn hello_blocking(&self) -> io::Result<()> {
-        self.socket.set_read_timeout(Some(HELLO))?;
-        let said = wire::receive_said(&self.socket)?;
-        check_hello(&said)
-    }
-
-    pub(super) fn kill(&mut self) -> io::Result<()> {
-        self.child.kill()
-    }
-
-    /// How the worker ended, once its end of the socket is closed, which is the last but one thing that a process
-    /// does; `None` when that takes longer than `limit`.
-    pub(super) async fn status(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
-        let start = Instant::now();
-        for tries in 0.. {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(Some(status));
-            }
-            if start.elapsed() > limit {
-                break;
-            }
-            if tries < QUICK_LOOKS {
-                tokio::task::yield_now().await;
-            } else {
-                tokio::time::sleep(LOOK).await;
-            }
-        }
-        Ok(None)
-    }
-}
-
-impl Process {
-    /// How the worker ended, for a person. It is gone, or just about to be.
-    pub(super) fn fate(&mut self) -> String {
-        ended(self.child.wait().ok())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It is gone already, or it is idle and dies at once: a worker with a job is ended before it is dropped,
-        // and one that does not die is left to a task that waits for it.
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        let killed = self.child.kill().and_then(|()| self.child.wait());
-        if let Err(error) = killed {
-            tracing::warn!(%error, pid = self.child.id(), "a worker process could not be ended");
-        }
-    }
+    Ok(Process::new(child, socket))
 }
 
 /// What is wrong with an event from a worker that runs no guest.
@@ -309,23 +255,5 @@ pub(super) fn check_hello(said: &Said) -> io::Result<()> {
         other => Err(io::Error::other(format!(
             "the worker began with {other:?} instead of a greeting"
         ))),
-    }
-}
-
-/// How a worker ended, for a person.
-pub(super) fn ended(status: Option<ExitStatus>) -> String {
-    let Some(status) = status else {
-        return "it does not die".to_owned();
-    };
-    match (status.signal(), status.code()) {
-        (Some(signal), _) if signal == Signal::SYS.as_raw() => {
-            "the kernel killed it for a system call that no worker makes".to_owned()
-        }
-        (Some(signal), _) if signal == Signal::XCPU.as_raw() => {
-            "the kernel killed it for its processor time".to_owned()
-        }
-        (Some(signal), _) => format!("it was killed by signal {signal}"),
-        (None, Some(code)) => format!("it exited with code {code}"),
-        (None, None) => "it ended".to_owned(),
     }
 }

@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 use self::feed::Feed;
 use self::link::Link;
-use super::pool::{self, ATTEMPTS, Pool, Process};
+use super::pool::{self, ATTEMPTS, Pool};
+use super::process::{self, Process};
 use super::wire::{FromWorker, Job, Said, StepJob, ToWorker};
 use crate::admission::Component;
 use crate::console::EVENT_CAPACITY;
@@ -395,7 +396,7 @@ impl Supervised {
                     "a worker made a forbidden system call and was killed: its guest may have left the sandbox's first wall"
                 );
                 Verdict::Trapped {
-                    message: pool::ended(Some(status)),
+                    message: process::ended(Some(status)),
                 }
             }
             Some(Signal::XCPU) => stopped(Stop::CpuExceeded, &self.job.spec.limits),
@@ -406,7 +407,7 @@ impl Supervised {
                 ),
             },
             _ => {
-                let how = pool::ended(Some(status));
+                let how = process::ended(Some(status));
                 return Err(Error::worker(format!(
                     "{how} while it ran the step; nothing of the step runs any more"
                 )));
@@ -536,3 +537,6 @@ impl Meter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

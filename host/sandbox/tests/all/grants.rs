@@ -262,6 +262,39 @@ async fn the_network_is_not_there() {
 }
 
 #[tokio::test]
+async fn numbers_lead_to_nothing_that_was_not_given() {
+    let ended = Run::of("reach").end().await;
+    assert_eq!(ended.outcome.verdict, Verdict::Succeeded);
+    let (tries, facts): (Vec<&str>, Vec<&str>) = ended
+        .lines()
+        .iter()
+        .partition(|line| line.contains(": WORKED") || line.contains(": refused"));
+    assert!(tries.len() > 20, "{tries:?}");
+    for line in tries {
+        assert!(line.contains(": refused"), "{line}");
+    }
+    assert_eq!(
+        facts,
+        [
+            "files by number 0",
+            "the clock counts from the start true",
+            "nothing of the host's environment true",
+            "arguments 1",
+            "directories . /release /tmp",
+        ]
+    );
+    // A number of the host's table that the guest was never given: not even a question is answered.
+    for handle in [100, 4096, 1 << 27, u64::from(u32::MAX)] {
+        let run = Run::of("reach").config(json!({ "handle": handle }));
+        let ended = run.end().await;
+        let Verdict::Trapped { message } = &ended.outcome.verdict else {
+            panic!("{handle}: {:?}", ended.outcome)
+        };
+        assert!(message.contains("handle"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn the_environment_is_what_was_granted_and_the_context() {
     let mut run = Run::of("environment").config(json!({ "a": 1 }));
     run.spec.env.insert("LANG".into(), "C".into());

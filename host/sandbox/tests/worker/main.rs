@@ -1,12 +1,16 @@
 //! The sandbox with its steps in worker processes: the same tests as on a thread, and those of the second wall.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../all/deadlines.rs"]
+mod deadlines;
 #[path = "../all/exhausting.rs"]
 mod exhausting;
 #[path = "../all/grants.rs"]
 mod grants;
 #[path = "../all/harness.rs"]
 mod harness;
+#[path = "../all/latency.rs"]
+mod latency;
 #[path = "../all/net.rs"]
 mod net;
 #[path = "../all/output.rs"]
@@ -15,6 +19,8 @@ mod output;
 mod reproducible;
 #[path = "../all/secrets.rs"]
 mod secrets;
+#[path = "../all/tls.rs"]
+mod tls;
 #[path = "../all/verdicts.rs"]
 mod verdicts;
 

@@ -1,4 +1,5 @@
-//! Sends the requests of its config, all at once, and then reads what comes back, one after the other.
+//! Sends the requests of its config, all at once, and then reads what comes back, one after the other; or with
+//! `one_by_one` sends each when the one before was read.
 use serde_json::Value;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
@@ -10,12 +11,24 @@ use wasip2::io::streams::StreamError;
 fn main() {
     let config = cofferdam_test_programs::config();
     let requests = config["requests"].as_array().cloned().unwrap_or_default();
+    if config["one_by_one"] == true {
+        for request in &requests {
+            let pause = request["pause_ms"].as_u64().unwrap_or(0);
+            std::thread::sleep(std::time::Duration::from_millis(pause));
+            tell(request, send(request));
+        }
+        return;
+    }
     let sent: Vec<_> = requests.iter().map(send).collect();
     for (request, sent) in requests.iter().zip(sent) {
-        match sent.and_then(|response| receive(request, &response)) {
-            Ok(text) => println!("{text}"),
-            Err(error) => println!("error {error}"),
-        }
+        tell(request, sent);
+    }
+}
+
+fn tell(request: &Value, sent: Result<FutureIncomingResponse, String>) {
+    match sent.and_then(|response| receive(request, &response)) {
+        Ok(text) => println!("{text}"),
+        Err(error) => println!("error {error}"),
     }
 }
 

@@ -60,7 +60,10 @@ impl wasip2::exports::http::incoming_handler::Guest for Service {
                 let found = std::fs::read_dir("/").is_ok() || std::fs::read_dir(".").is_ok();
                 answer(out, 200, found.to_string().as_bytes());
             }
-            _ => answer(out, 404, b"there is nothing here\n"),
+            path => match path.split_once('?') {
+                Some(("/tamper", target)) => answer(out, 200, tamper(target).as_bytes()),
+                _ => answer(out, 404, b"there is nothing here\n"),
+            },
         }
     }
 }
@@ -104,6 +107,26 @@ fn stream(out: ResponseOutparam, blocks: usize) {
         }
     }
     panic!("that was enough");
+}
+
+/// Tries to change what is at a path, and says what came of it.
+fn tamper(path: &str) -> String {
+    use std::fs;
+    let tried = [
+        ("read", fs::read(path).map(drop)),
+        ("list", fs::read_dir(path).map(drop)),
+        ("write", fs::write(path, "changed")),
+        ("create in", fs::write(format!("{path}/planted"), "planted")),
+        ("link", fs::hard_link(path, "linked")),
+        ("rename", fs::rename(path, "renamed")),
+        ("remove", fs::remove_file(path)),
+        ("remove the directory", fs::remove_dir(path)),
+    ];
+    let told = tried.map(|(verb, result)| match result {
+        Ok(()) => format!("{verb} {path}: WORKED\n"),
+        Err(error) => format!("{verb} {path}: refused ({error})\n"),
+    });
+    told.concat()
 }
 
 fn fetch() -> String {
