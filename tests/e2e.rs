@@ -19,6 +19,7 @@
 //! | `crashing` | clients that go away, and a server that is killed |
 //! | `authoring` | a new plugin, its tests, its fixtures |
 //! | `plugins` | plugins from files, URLs and registries: shown, signed, removed, cleaned up after |
+//! | `serving` | tokens, TLS, and thousands of silent connections |
 //! | `tutorial` | docs/writing-plugins.md, done as it says |
 //! | `examples` | the examples, as their READMEs say |
 //! | `bounding` | a large package in little memory |
@@ -61,6 +62,8 @@ mod reproducing;
 mod secrets;
 #[path = "e2e/server.rs"]
 mod server;
+#[path = "e2e/serving.rs"]
+mod serving;
 #[path = "e2e/tutorial.rs"]
 mod tutorial;
 #[path = "e2e/watching.rs"]

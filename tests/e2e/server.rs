@@ -66,6 +66,7 @@ impl Server {
     }
 
     fn run(mut command: Command, data: &Path, arguments: &[&str]) -> Self {
+        install_provider();
         let mut child = command
             .arg("serve")
             .arg("--data")
@@ -295,6 +296,11 @@ pub(crate) fn cofferdam() -> Command {
     command
 }
 
+/// Makes ring what TLS is done with: the client that the tests share asks for it even where it speaks plainly.
+pub(crate) fn install_provider() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A figure of a process's memory from the kernel, in bytes.
 pub(crate) fn memory(process: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
@@ -366,8 +372,8 @@ fn address(log: &str, name: &str) -> Option<SocketAddr> {
         let mut words = line.split_whitespace();
         words.find(|word| word.trim_end_matches(':') == name)?;
         words.find_map(|word| {
-            word.strip_prefix("http://")
-                .unwrap_or(word)
+            word.trim_start_matches("https://")
+                .trim_start_matches("http://")
                 .trim_end_matches('/')
                 .parse()
                 .ok()

@@ -53,6 +53,7 @@ impl Registry {
 
     /// Pushes a blob, as any client of a registry does.
     async fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::new();
         let begin = format!("http://{}/v2/{repository}/blobs/uploads/", self.address);
         let begun = client.post(begin).send().await.unwrap();

@@ -37,7 +37,7 @@ const MINIMUM_SQLITE_TEXT: &str = "3.51.3";
 const READERS: usize = 2;
 
 /// How long a statement waits for another connection's lock; only a checkpoint ever makes it wait.
-const BUSY: Duration = Duration::from_secs(10);
+pub(crate) const BUSY: Duration = Duration::from_secs(10);
 
 /// How many chunks one query looks up. The statement has a fixed shape, so it is prepared once.
 const LOOKUP: usize = 32;
@@ -173,11 +173,16 @@ impl Index {
         Ok(index)
     }
 
+    /// The index's file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn failed(&self, action: &'static str) -> impl Fn(sqlx::Error) -> Error + '_ {
         move |source| Error::index(action, &self.path, source)
     }
 
-    async fn reader(&self) -> MutexGuard<'_, SqliteConnection> {
+    pub(crate) async fn reader(&self) -> MutexGuard<'_, SqliteConnection> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.readers.len();
         self.readers[turn].lock().await
     }

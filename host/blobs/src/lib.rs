@@ -65,6 +65,7 @@ mod space;
 mod store;
 #[cfg(test)]
 mod testing;
+mod totals;
 
 pub use blob::{BlobId, BlobInfo, MAX_NAMESPACE_BYTES};
 pub use chunker::{AVERAGE_CHUNK_BYTES, ChunkerParams, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
@@ -75,3 +76,4 @@ pub use ingest::Ingest;
 pub use manifest::{ChunkRef, Manifest};
 pub use reader::Reader;
 pub use store::{Damage, Store, StoreOptions};
+pub use totals::{IndexCopy, Totals, copy_index, quick_check};

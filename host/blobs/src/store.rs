@@ -21,7 +21,7 @@ use crate::reader::{PackFiles, Suspect};
 use crate::{BlobId, BlobInfo, Error, Ingest, MAX_NAMESPACE_BYTES, Reader};
 
 /// The index's file name.
-const INDEX: &str = "index.db";
+pub(crate) const INDEX: &str = "index.db";
 
 /// How long to wait for another store to let go of the directory: long enough for the threads of uploads
 /// that were given up when it was dropped.
@@ -142,6 +142,11 @@ impl Store {
                 _lock: lock,
             }),
         })
+    }
+
+    /// What all clones share.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Begins a blob in a namespace (a project). Waits while too many uploads run.

@@ -56,6 +56,7 @@ pub(crate) fn of(code: &str) -> Option<&'static str> {
         "not_found" => {
             "check the name or id (`cofferdam list`); what a token may not see is not found either"
         }
+        "too_many_requests" => "wait for one of this token's uploads to end, or use another token",
         "storage_full" => "make room on the server's disk",
         _ => return None,
     })

@@ -43,8 +43,22 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// [`Failure::Usage`] when `url` is none, or not plain http.
+    /// [`Failure::Usage`] when `url` is none.
     pub(crate) fn new(url: &str, token: Option<String>, data: &Path) -> Result<Api, Failure> {
+        Api::with_ca(url, token, data, None)
+    }
+
+    /// The same, believing the certificates in `ca` and no others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Api::new`], and when `ca` cannot be used.
+    pub(crate) fn with_ca(
+        url: &str,
+        token: Option<String>,
+        data: &Path,
+        ca: Option<&Path>,
+    ) -> Result<Api, Failure> {
         let base = Url::parse(url)
             .ok()
             .filter(|base| base.has_host() && base.query().is_none())
@@ -53,9 +67,9 @@ impl Api {
                     "{url:?} is no server's address: write it like http://127.0.0.1:9300"
                 ))
             })?;
-        if base.scheme() != "http" {
+        if !matches!(base.scheme(), "http" | "https") {
             return Err(Failure::Usage(format!(
-                "{url:?} asks for {}, and only http is spoken: use a tunnel to reach another machine",
+                "{url:?} asks for {}, and only https and http are spoken",
                 base.scheme()
             )));
         }
@@ -74,6 +88,11 @@ impl Api {
             .redirect(reqwest::redirect::Policy::none());
         if local {
             builder = builder.no_proxy();
+        }
+        if base.scheme() == "https" {
+            builder = builder.tls_backend_preconfigured(crate::tls::client(ca)?);
+        } else {
+            crate::tls::install_provider();
         }
         let http = builder
             .build()
@@ -151,6 +170,17 @@ impl Api {
         // Compiling a large component takes the server longer than any other answer.
         let answer = request.send().await.map_err(|error| self.broken(&error))?;
         let answer = self.accept(answer).await?;
+        self.json(answer).await
+    }
+
+    /// `POST path` with a document, answered in JSON or with nothing.
+    pub(crate) async fn post_json(&self, path: &str, document: &Value) -> Result<Value, Failure> {
+        let request = self
+            .request(Method::POST, path)
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json")
+            .body(document.to_string());
+        let answer = self.send(request).await?;
         self.json(answer).await
     }
 

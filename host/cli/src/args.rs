@@ -5,6 +5,7 @@ mod hold;
 mod plugin;
 mod policy;
 mod secret;
+mod token;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub(crate) use plugin::{
 };
 pub(crate) use policy::{PolicyCheckArgs, PolicyCommand};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretRemoveArgs, SecretSetArgs};
+pub(crate) use token::{TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
 
 /// Where `serve` keeps everything, and where clients look for its token.
 pub(crate) const DATA: &str = "./cofferdam-data";
@@ -91,6 +93,9 @@ pub(crate) enum Command {
     /// Set the secrets of a project, which its steps ask for by name
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Make, list and revoke the tokens by which others use this server
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Ask what a package would be granted
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -163,6 +168,9 @@ pub(crate) struct ClientArgs {
         hide_env_values = true
     )]
     pub(crate) token: Option<String>,
+    /// Believe the certificates in this PEM file, for an https URL, instead of the system's roots
+    #[arg(long, value_name = "FILE", env = "COFFERDAM_CA")]
+    pub(crate) ca: Option<PathBuf>,
     /// The data directory of a server on this machine, for its token
     #[arg(long, value_name = "DIR", default_value = DATA)]
     pub(crate) data: PathBuf,
@@ -177,6 +185,9 @@ pub(crate) struct ListenArgs {
     /// Where releases are served; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) ingress: Option<SocketAddr>,
+    /// Let the API listen beyond this machine without TLS, where tokens can be read on their way
+    #[arg(long)]
+    pub(crate) insecure: bool,
     /// Projects are served at {project}.{domain}
     #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
     pub(crate) domain: String,
@@ -241,6 +252,12 @@ pub(crate) struct ServeArgs {
     /// Where everything is kept; made if it is not there
     #[arg(long, value_name = "DIR", default_value = DATA)]
     pub(crate) data: PathBuf,
+    /// The certificate of both listeners, with those that lead to its root, in PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
 }
@@ -352,6 +369,7 @@ impl Command {
             Command::Projects(args) => args.json,
             Command::Plugin(command) => command.json(),
             Command::Secret(command) => command.json(),
+            Command::Token(command) => command.json(),
             Command::Policy(command) => command.json(),
             Command::Audit(args) => args.json,
         }

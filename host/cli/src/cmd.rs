@@ -12,6 +12,7 @@ pub(crate) mod policy;
 pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod show;
+pub(crate) mod token;
 pub(crate) mod up;
 
 use std::io::{self, Write};
@@ -26,7 +27,12 @@ use crate::ui::text::escaped;
 impl ClientArgs {
     /// The client that these arguments describe.
     pub(crate) fn api(&self) -> Result<Api, Failure> {
-        Api::new(&self.url, self.token.clone(), &self.data)
+        Api::with_ca(
+            &self.url,
+            self.token.clone(),
+            &self.data,
+            self.ca.as_deref(),
+        )
     }
 }
 

@@ -19,6 +19,7 @@
 //! | [`ui`] | what a person sees of them |
 //! | [`secret`] | a secret's value, from where it is read |
 //! | [`exit`], [`advice`] | how a command ends, and what to do about it |
+//! | [`tls`] | TLS as a client |
 //! | [`signal`] | ctrl-c, the first and the second |
 //!
 //! Exit codes: 0 done; 1 the deployment failed; 2 usage; 3 refused; 4 the server is out of reach; 130
@@ -39,6 +40,7 @@ mod plugin;
 mod project;
 mod secret;
 mod signal;
+mod tls;
 mod ui;
 
 use std::io::Write;
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
     {
         return cofferdam_sandbox::worker::main();
     }
+    tls::install_provider();
     // Usage errors, --help and --version end here, with clap's exit codes (2, 0, 0).
     let command = Cli::parse().command;
     let ended = match runtime() {
@@ -100,6 +103,7 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::Doctor(arguments) => cmd::doctor::run(arguments).await,
         Command::Plugin(command) => cmd::plugin::run(command).await,
         Command::Secret(command) => cmd::secret::run(command).await,
+        Command::Token(command) => cmd::token::run(command).await,
         Command::Policy(command) => cmd::policy::run(command).await,
         Command::Audit(arguments) => cmd::audit::run(arguments).await,
     }

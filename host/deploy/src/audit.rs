@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use cofferdam_ledger::{AuditFilter, Beside, Change, Durability, NewAudit};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use crate::token::Identity;
 const MAX_TEXT: usize = 500;
 
 /// Whom something is done for: a token, and the address it was used from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Origin {
     /// The token's id; nothing when the host acts by itself.
     pub token: Option<Uuid>,
@@ -60,7 +61,7 @@ pub struct Act<'a> {
 }
 
 /// A row of the audit log, as a client sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditEntry {
     /// Its number; later rows have larger ones.
     pub number: u64,

@@ -1,6 +1,7 @@
 //! What a deployment would get, without deploying it.
 
 use cofferdam_sandbox::{Limits, Phase};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -11,7 +12,7 @@ use crate::plan::{self, PipelineStep};
 use crate::policy::Policy;
 
 /// What every step of a head would get, and which rule decided.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Check {
     /// The project it was checked for.
     pub project: ProjectName,
@@ -22,7 +23,7 @@ pub struct Check {
 }
 
 /// What one step would get.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct StepCheck {
     /// `extract`, `install-1`, ..., `load`.
     pub step: String,

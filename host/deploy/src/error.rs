@@ -88,6 +88,20 @@ pub enum Error {
         /// One sentence for each capability.
         denied: Vec<String>,
     },
+    /// A text that is no scope of a token.
+    #[error(
+        "{scope:?} is not a scope; use admin, deploy:PROJECT, deploy:*, read:PROJECT or read:*"
+    )]
+    ScopeInvalid {
+        /// The text.
+        scope: String,
+    },
+    /// A token cannot be as it was asked for.
+    #[error("the token is not valid: {message}")]
+    TokenInvalid {
+        /// What is wrong with it.
+        message: String,
+    },
     /// The value cannot be a secret.
     #[error("the secret is not valid: {message}")]
     SecretInvalid {
@@ -249,9 +263,11 @@ impl Error {
             Self::PluginIncompatible { .. } => "plugin_incompatible",
             Self::PluginUntrusted { .. } => "forbidden",
             Self::GrantDenied { .. } => "grant_denied",
-            Self::SecretInvalid { .. } | Self::HoldInvalid { .. } | Self::KeyInvalid { .. } => {
-                "request_invalid"
-            }
+            Self::SecretInvalid { .. }
+            | Self::ScopeInvalid { .. }
+            | Self::TokenInvalid { .. }
+            | Self::HoldInvalid { .. }
+            | Self::KeyInvalid { .. } => "request_invalid",
             Self::DigestMismatch { .. } => "digest_mismatch",
             Self::UploadInterrupted { .. } => "upload_interrupted",
             Self::Failed { record } => record
@@ -290,6 +306,8 @@ impl Error {
             Self::HeadInvalid { .. }
             | Self::Name(_)
             | Self::SecretInvalid { .. }
+            | Self::ScopeInvalid { .. }
+            | Self::TokenInvalid { .. }
             | Self::HoldInvalid { .. }
             | Self::KeyInvalid { .. } => ErrorKind::Invalid,
             Self::ConfigInvalid { .. }

@@ -5,6 +5,7 @@ mod unused;
 use std::collections::BTreeMap;
 
 use cofferdam_sandbox::{HostPort, Limits, NetGrant, Phase};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -27,7 +28,7 @@ pub(crate) struct Grant {
 }
 
 /// A grant in a record: what is not a limit, and no values.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct GrantRecord {
     /// The names in the environment.
@@ -52,7 +53,7 @@ pub(crate) struct Asker {
 }
 
 /// One thing that was asked for, and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Finding {
     /// `env`, `secrets`, `net`, `cache`, `reproducible`, or a limit as in `limits.wall_ms`.
     pub capability: String,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ pub const MAX_INSTALL_STEPS: usize = 32;
 pub const MAX_MESSAGE: usize = 1000;
 
 /// The JSON or CBOR document that comes with a package. Every field is optional.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Head {
     /// The project; the URL's when absent, and the same as the URL's when present.
@@ -36,7 +37,7 @@ pub struct Head {
 }
 
 /// The steps of a deployment: one extract, any number of installs, one load.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pipeline {
     /// Turns the package's bytes into files; `unpack` when absent.
@@ -51,7 +52,7 @@ pub struct Pipeline {
 }
 
 /// One step as its author writes it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// The plugin to run.
@@ -65,7 +66,7 @@ pub struct Step {
 }
 
 /// What a step asks for. What it gets is a grant.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Request {
     /// Environment variables, with their values.
@@ -94,7 +95,7 @@ impl Request {
 }
 
 /// Limits that a step asks for, in integers with the unit in the name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RequestedLimits {
     /// Linear memory of all instances together, in bytes.
@@ -142,7 +143,7 @@ impl RequestedLimits {
 }
 
 /// How the new release replaces the old one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// Start the new release beside the old one and swap the route.
@@ -153,7 +154,7 @@ pub enum Strategy {
 }
 
 /// A digest that the package must have, in lower-case hex.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExpectedDigest {
     /// BLAKE3, 64 hex digits.

@@ -1,6 +1,7 @@
 //! Holds: a project that takes no deployments for now, and why.
 
 use cofferdam_ledger::{Change, Durability, HoldRow, Ledger};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use crate::record::Time;
 const MAX_REASON: usize = 500;
 
 /// A project's hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HoldView {
     /// Why, in the words of whoever asked for it.
     pub reason: String,

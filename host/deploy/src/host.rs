@@ -12,6 +12,7 @@ mod acceptance;
 mod cancelling;
 mod deployments;
 mod discarding;
+mod figures;
 mod leases;
 mod opening;
 mod plugins;
@@ -38,13 +39,14 @@ use crate::events::EventLogs;
 use crate::hold::{self, HoldView};
 use crate::lease::Leases;
 use crate::live::Live;
+use crate::meter::Meter;
 use crate::name::{DeploymentId, ProjectName};
 use crate::places::Places;
 use crate::policy::Policy;
 use crate::queue::Queue;
 use crate::route::{Route, Routes};
 use crate::secrets::SecretStore;
-use crate::token::{self, Identity};
+use crate::token::TokenStore;
 
 pub use acceptance::{Begun, Repeat};
 pub use deployments::{Filter, MAX_PAGE, PackageReader};
@@ -81,6 +83,8 @@ pub(crate) struct Inner {
     pub(crate) blobs: Store,
     pub(crate) logs: EventLogs,
     pub(crate) secrets: SecretStore,
+    pub(crate) tokens: TokenStore,
+    pub(crate) meter: Meter,
     pub(crate) activator: Activator,
     pub(crate) routes: Routes,
     pub(crate) queue: Queue,
@@ -89,18 +93,19 @@ pub(crate) struct Inner {
     live: Mutex<HashMap<DeploymentId, Arc<Live>>>,
     /// Told whenever a deployment has ended.
     idle: Notify,
-    ingress: Mutex<Option<SocketAddr>>,
+    /// Where the ingress listens, and whether it speaks TLS.
+    ingress: Mutex<Option<(SocketAddr, bool)>>,
     stopping: AtomicBool,
 }
 
 impl Host {
-    /// Says where the ingress listens, so that records carry addresses that work.
-    pub fn set_ingress(&self, address: SocketAddr) {
+    /// Says where the ingress listens, and whether it speaks TLS, so that records carry addresses that work.
+    pub fn set_ingress(&self, address: SocketAddr, tls: bool) {
         *self
             .inner
             .ingress
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(address);
+            .unwrap_or_else(PoisonError::into_inner) = Some((address, tls));
     }
 
     /// Whether deployments are accepted.
@@ -109,13 +114,10 @@ impl Host {
         !self.inner.stopping.load(Ordering::SeqCst)
     }
 
-    /// The identity behind a bearer token, if it is one.
-    ///
-    /// # Errors
-    ///
-    /// When the ledger cannot be read.
-    pub async fn authenticate(&self, token: &str) -> Result<Option<Identity>, Error> {
-        token::authenticate(&self.inner.ledger, token).await
+    /// The bearer tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &TokenStore {
+        &self.inner.tokens
     }
 
     /// The operator's ceilings.
@@ -164,12 +166,16 @@ impl Host {
 impl Inner {
     /// Where a project's first service is served.
     pub(crate) fn url(&self, project: &ProjectName) -> Option<String> {
-        let address = (*self.ingress.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let port = if address.port() == 80 {
+        let (address, tls) = (*self.ingress.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let (scheme, usual) = if tls { ("https", 443) } else { ("http", 80) };
+        let port = if address.port() == usual {
             String::new()
         } else {
             format!(":{}", address.port())
         };
-        Some(format!("http://{project}.{}{port}/", self.activator.domain))
+        Some(format!(
+            "{scheme}://{project}.{}{port}/",
+            self.activator.domain
+        ))
     }
 }

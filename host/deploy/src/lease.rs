@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use cofferdam_ledger::{Change, Durability, LeaseRow, Ledger};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -22,7 +23,7 @@ pub(crate) const RENEWAL: Duration = Duration::from_secs(10);
 pub(crate) const LIFETIME: Duration = Duration::from_secs(60);
 
 /// A project's lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeaseView {
     /// The deployment that may run.
     pub deployment: DeploymentId,

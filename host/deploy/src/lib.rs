@@ -25,6 +25,8 @@
 //! | `ending` | the last events of a log, for the pipeline and for recovery |
 //! | `recovery` | what a start does about what the last run left |
 //! | `secrets` | values that steps are granted by name, sealed at rest |
+//! | `meter` | figures about what the host does |
+//! | `schema` | JSON schemas of texts with rules |
 //! | `catalog`, `token`, `data_dir` | admitted plugins, bearer tokens, the directory itself |
 //! | `audit` | who did what |
 //! | `signature` | which keys the operator trusts to sign plugins |
@@ -68,6 +70,7 @@ mod idempotency;
 mod intake;
 mod lease;
 mod live;
+mod meter;
 mod name;
 mod pipeline;
 mod places;
@@ -77,6 +80,7 @@ mod queue;
 mod record;
 mod recovery;
 mod route;
+mod schema;
 mod secrets;
 mod signature;
 mod status;
@@ -99,8 +103,9 @@ pub use host::{
 pub use idempotency::IdempotencyKey;
 pub use intake::{Intake, Refusal};
 pub use lease::LeaseView;
+pub use meter::{BUCKETS, Figures, Histogram, HistogramView};
 pub use name::{
-    DeploymentId, NameError, PluginName, PluginRef, ProjectName, SecretName, ServiceName,
+    DeploymentId, NameError, PluginName, PluginRef, ProjectName, SecretName, ServiceName, TokenName,
 };
 pub use places::default_max_steps;
 pub use plan::check_config;
@@ -113,4 +118,4 @@ pub use route::{Route, StaticRoot, Target};
 pub use secrets::{MAX_SECRET_BYTES, MAX_SECRETS, SecretStore, SecretView, StoredSecret};
 pub use signature::SignaturePolicy;
 pub use status::{STATUSES, Status};
-pub use token::{Identity, Scope};
+pub use token::{Identity, MAX_SCOPES, MAX_TOKENS, NewToken, Scope, TokenStore, TokenView};

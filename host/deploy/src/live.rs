@@ -130,6 +130,11 @@ impl Live {
         }
     }
 
+    /// What is recorded by now.
+    pub(crate) async fn body(&self) -> Body {
+        self.state.lock().await.body.clone()
+    }
+
     /// Takes these secrets out of everything that is said from now on: by the step that holds them, and by the steps
     /// after it, which may find them in the files it left.
     pub(crate) async fn learn(&self, secrets: &Secrets) -> Result<(), Error> {

@@ -25,6 +25,9 @@ const MAX_PLUGIN_NAME: usize = 63;
 /// The longest name of a secret. Nothing depends on it but the width of a terminal.
 const MAX_SECRET_NAME: usize = 128;
 
+/// The longest name of a token. Nothing depends on it but the width of a terminal.
+const MAX_TOKEN_NAME: usize = 63;
+
 /// How much of a wrong name an error repeats.
 const MAX_QUOTED: usize = 80;
 
@@ -50,6 +53,16 @@ fn is_secret_name(value: &str) -> bool {
             .bytes()
             .next()
             .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && value.bytes().all(inner)
+}
+
+fn is_token_name(value: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    value.len() <= MAX_TOKEN_NAME
+        && value
+            .bytes()
+            .next()
+            .is_some_and(|first| first.is_ascii_alphanumeric())
         && value.bytes().all(inner)
 }
 
@@ -133,6 +146,14 @@ text_name!(
     "the secret name",
     "use 1 to 128 letters, digits, underscores and hyphens, and do not begin with a digit or a hyphen",
     is_secret_name
+);
+
+text_name!(
+    /// What people call a token: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
+    TokenName,
+    "the token name",
+    "use 1 to 63 letters, digits, dots, underscores and hyphens, and begin with a letter or a digit",
+    is_token_name
 );
 
 /// One run of a pipeline over one package: a `UUIDv7`, so ids sort by time.

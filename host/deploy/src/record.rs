@@ -4,6 +4,7 @@ use cofferdam_blobs::BlobId;
 use cofferdam_ledger::DeploymentRow;
 use cofferdam_sandbox::{Phase, Receipt};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -14,7 +15,7 @@ use crate::name::{DeploymentId, ProjectName, ServiceName};
 use crate::status::{Status, derive};
 
 /// A deployment as a client sees it (DESIGN section 6).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// The deployment.
     pub id: DeploymentId,
@@ -56,7 +57,7 @@ pub(crate) struct Body {
 }
 
 /// What is known of the package.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Package {
     /// Its length, once it is durable.
     pub bytes: Option<u64>,
@@ -71,7 +72,7 @@ pub struct Package {
 }
 
 /// How far a step has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StepStatus {
     /// Not started.
@@ -90,7 +91,7 @@ pub enum StepStatus {
 }
 
 /// One step of a deployment.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct StepRecord {
     /// `extract`, `install-1`, ..., `load`.
     pub name: String,
@@ -134,7 +135,7 @@ impl StepRecord {
 }
 
 /// A release in a record.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReleaseRecord {
     /// BLAKE3 over its files (see [`crate::freeze`]).
     pub digest: String,
@@ -149,7 +150,7 @@ pub struct ReleaseRecord {
 }
 
 /// What a release runs, as its load step described it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Service {
     /// Its name within the release.
     pub name: ServiceName,
@@ -159,7 +160,7 @@ pub struct Service {
 }
 
 /// The kinds of service.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ServiceKind {
     /// Files under a directory of the release.
@@ -201,7 +202,7 @@ impl Service {
 }
 
 /// Why a deployment ended badly.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorRecord {
     /// The stable code (DESIGN section 7).
     pub code: String,
@@ -229,7 +230,7 @@ impl ErrorRecord {
 }
 
 /// The event log in short.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub struct EventsRecord {
     /// The number of the newest event.
     pub last: u64,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use cofferdam_ledger::{Change, Durability, Ledger, SecretRow};
 use cofferdam_sandbox::{Redactor, Secrets};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
@@ -29,7 +30,7 @@ pub const MAX_SECRETS: usize = 100;
 const MAX_DEPLOYMENT_BYTES: usize = 128 << 10;
 
 /// A secret as a client sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretView {
     /// Its name.
     pub name: SecretName,
@@ -40,7 +41,7 @@ pub struct SecretView {
 }
 
 /// A secret that was set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StoredSecret {
     /// The secret.
     #[serde(flatten)]

@@ -1,5 +1,6 @@
 //! The states of a deployment, and the one function that derives them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Body, StepStatus};
@@ -11,7 +12,7 @@ use cofferdam_sandbox::Phase;
 /// queued -> extracting -> installing -> loading -> activating -> succeeded
 ///              from any of them -> failed | cancelled
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Accepted; another deployment of the project runs, or the first step has not started.

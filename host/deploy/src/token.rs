@@ -1,30 +1,27 @@
 //! Who may do what: bearer tokens and their scopes.
 //!
-//! Only BLAKE3 hashes are stored. A token is 32 random bytes, so a fast hash is as good as a slow one:
-//! there is nothing to guess. Looking a hash up tells an attacker nothing about the token by its timing.
+//! - [`Scope`]: something that a token may allow
+//! - [`Identity`]: who a request comes from, and whether that still holds
+//! - `store`: the tokens of a host
+
+mod store;
 
 use std::fmt;
-use std::fs;
+use std::future::Future;
 use std::str::FromStr;
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cofferdam_ledger::{Change, Durability, Ledger, TokenRow};
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::data_dir::{DataDir, write_whole};
 use crate::error::Error;
 use crate::name::ProjectName;
 use crate::record::Time;
 
-/// Bytes of randomness in a token: beyond any search.
-const TOKEN_BYTES: usize = 32;
+pub use store::{MAX_SCOPES, MAX_TOKENS, NewToken, TokenStore, TokenView};
 
-/// What tokens begin with, so that a leaked one is recognised by people and scanners.
-const PREFIX: &str = "cofferdam_";
-
-/// The longest text that is looked up as a token.
-const MAX_TOKEN: usize = 256;
+/// How long a wait for the end of a token sleeps at most: a clock that was set forward ends it this late.
+const CLOCK_CHECK: Duration = Duration::from_secs(10);
 
 /// Something that a token may allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,10 +65,8 @@ impl FromStr for Scope {
             None if text == "admin" => Ok(Self::Admin),
             Some(("deploy", name)) => Ok(Self::Deploy(project(name)?)),
             Some(("read", name)) => Ok(Self::Read(project(name)?)),
-            _ => Err(Error::HeadInvalid {
-                message: format!(
-                    "{text:?} is not a scope; use admin, deploy:PROJECT, read:PROJECT or read:*"
-                ),
+            _ => Err(Error::ScopeInvalid {
+                scope: text.chars().take(80).collect(),
             }),
         }
     }
@@ -97,80 +92,88 @@ impl fmt::Display for Scope {
 pub struct Identity {
     /// The token's id; safe to log.
     pub id: Uuid,
-    /// What it is called, if it has a name.
+    /// What people call the token, if it has a name.
     pub name: Option<String>,
     /// What it allows.
     pub scopes: Vec<Scope>,
+    life: Life,
+}
+
+/// For how long a token is good.
+#[derive(Debug, Clone)]
+struct Life {
+    revoked: watch::Receiver<bool>,
+    expires_at: Option<Time>,
+}
+
+impl Life {
+    fn is_over(&self) -> bool {
+        *self.revoked.borrow() || self.expires_at.is_some_and(|expiry| expiry <= Time::now())
+    }
 }
 
 impl Identity {
+    /// An identity that no token stands behind and nothing ends: for programs that embed a host and do the
+    /// authorisation themselves.
+    #[must_use]
+    pub fn without_token(name: impl Into<String>, scopes: Vec<Scope>) -> Self {
+        let (_, revoked) = watch::channel(false);
+        Self {
+            id: Uuid::nil(),
+            name: Some(name.into()),
+            scopes,
+            life: Life {
+                revoked,
+                expires_at: None,
+            },
+        }
+    }
+
     /// Whether it allows what `wanted` names.
     #[must_use]
     pub fn allows(&self, wanted: &Scope) -> bool {
         self.scopes.iter().any(|scope| scope.covers(wanted))
     }
-}
 
-fn hash(token: &str) -> String {
-    blake3::hash(token.as_bytes()).to_hex().to_string()
-}
-
-/// Finds the identity behind a presented token.
-pub(crate) async fn authenticate(ledger: &Ledger, token: &str) -> Result<Option<Identity>, Error> {
-    if token.len() > MAX_TOKEN {
-        return Ok(None);
+    /// Whether the token has been revoked, or has expired, since it was presented.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.life.is_over()
     }
-    let Some(row) = ledger.token(&hash(token)).await? else {
-        return Ok(None);
-    };
-    if row
-        .expires_at
-        .is_some_and(|expiry| expiry <= Time::now().as_millis())
-    {
-        return Ok(None);
-    }
-    let scopes = row
-        .scopes
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    Ok(Some(Identity {
-        id: row.id,
-        name: None,
-        scopes,
-    }))
-}
 
-/// Makes sure that `DIR/admin.token` holds a token that works, and writes a new one when it does not.
-pub(crate) async fn ensure_admin(data: &DataDir, ledger: &Ledger) -> Result<(), Error> {
-    let path = data.admin_token();
-    match fs::read_to_string(&path) {
-        Ok(token) if authenticate(ledger, token.trim()).await?.is_some() => return Ok(()),
-        Ok(_) => {
-            tracing::warn!(path = %path.display(), "the admin token is not known to the ledger; a new one replaces it");
+    /// Waits until the token is revoked or expires: what it was allowed to begin ends then.
+    pub fn over(&self) -> impl Future<Output = ()> + Send + 'static {
+        let Life {
+            mut revoked,
+            expires_at,
+        } = self.life.clone();
+        async move {
+            let revocation = async move {
+                if revoked.wait_for(|revoked| *revoked).await.is_err() {
+                    // The host is gone, and nobody is left to revoke anything.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = revocation => {}
+                () = expiry(expires_at) => {}
+            }
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io(format!("read {}", path.display()))(error)),
     }
-    let mut random = [0; TOKEN_BYTES];
-    getrandom::fill(&mut random).map_err(|error| Error::Io {
-        action: "get random bytes for a token".to_owned(),
-        source: std::io::Error::other(error),
-    })?;
-    let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
-    // The ledger first: a token in the file that the ledger does not know is replaced at the next start,
-    // a row without a file would be a key that nobody holds.
-    let row = TokenRow {
-        id: Uuid::now_v7(),
-        hash: hash(&token),
-        scopes: Scope::Admin.to_string(),
-        created_at: Time::now().as_millis(),
-        expires_at: None,
+}
+
+/// Waits for a moment of the clock on the wall, which may be set meanwhile.
+async fn expiry(at: Option<Time>) {
+    let Some(at) = at else {
+        return std::future::pending().await;
     };
-    ledger
-        .commit(Durability::Power, vec![Change::InsertToken(row)])
-        .await?;
-    write_whole(&path, format!("{token}\n").as_bytes())
+    loop {
+        let left = at.as_millis().saturating_sub(Time::now().as_millis());
+        let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else {
+            return;
+        };
+        tokio::time::sleep(Duration::from_millis(left).min(CLOCK_CHECK)).await;
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +192,7 @@ mod tests {
         assert!(!scope("deploy:app").covers(&scope("deploy:app2")));
         assert!(!scope("read:app").covers(&scope("deploy:app")));
         assert!(!scope("deploy:app").covers(&scope("read:*")));
+        assert!(!scope("deploy:app").covers(&scope("deploy:*")));
         assert!(scope("read:*").covers(&scope("read:app")));
         assert!(scope("admin").covers(&scope("deploy:*")));
         assert!(!scope("deploy:*").covers(&scope("admin")));
@@ -199,7 +203,15 @@ mod tests {
         for text in ["admin", "deploy:app", "deploy:*", "read:app", "read:*"] {
             assert_eq!(scope(text).to_string(), text);
         }
-        for bad in ["", "root", "deploy:", "read:../x", "deploy"] {
+        for bad in [
+            "",
+            "root",
+            "deploy:",
+            "read:../x",
+            "deploy",
+            "admin:*",
+            "read:**",
+        ] {
             assert!(bad.parse::<Scope>().is_err(), "{bad}");
         }
     }

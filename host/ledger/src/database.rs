@@ -27,7 +27,7 @@ pub(crate) const SQLITE_NEEDED: Version = Version(3, 51, 3);
 
 /// How long a connection waits for another's lock. The only other writer there can be is a person with a
 /// database shell.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reading connections. Reads are short, and the machine that outgrows this has other bottlenecks.
 const READERS: u32 = 4;

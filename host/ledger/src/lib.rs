@@ -14,6 +14,7 @@
 //! - `writer`: the one task that writes, and how each change is applied
 //! - `read`: the queries, and the feed
 //! - `audit`, `releases`, `webhooks`: who did what, what became of releases, and who is told; none of it in the feed
+//! - `snapshot`: a copy for a backup, taken from beside a running host
 //! - `error`: [`Error`]
 //!
 //! # Commits
@@ -63,6 +64,7 @@ mod error;
 mod read;
 mod record;
 mod releases;
+mod snapshot;
 mod webhooks;
 mod writer;
 
@@ -81,6 +83,8 @@ pub use record::{
 };
 pub use releases::{ActivationRow, MAX_ACTIVATIONS, NewActivation, ServiceRow};
 pub use webhooks::{DeliveryRow, MAX_WAITING_DELIVERIES, WebhookRow};
+
+pub use snapshot::{Health, health, snapshot};
 
 use writer::Message;
 

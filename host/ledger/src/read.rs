@@ -54,7 +54,7 @@ macro_rules! secrets {
 macro_rules! tokens {
     ($rest:literal) => {
         concat!(
-            "SELECT id, hash, scopes, created_at, expires_at FROM tokens ",
+            "SELECT id, name, hash, scopes, created_at, expires_at FROM tokens ",
             $rest
         )
     };
@@ -255,6 +255,31 @@ impl Ledger {
         rows.iter().map(token).collect()
     }
 
+    /// How many deployments there are in each status that any has.
+    pub async fn deployment_counts(&self) -> Result<Vec<(String, u64)>, Error> {
+        let rows =
+            sqlx::query("SELECT status, count(*) FROM deployments GROUP BY status ORDER BY status")
+                .fetch_all(&self.shared.readers)
+                .await
+                .map_err(read_error)?;
+        let count = |row: &SqliteRow| {
+            Ok((
+                row.try_get(0)?,
+                number("the count of deployments", row.try_get(1)?)?,
+            ))
+        };
+        rows.iter().map(count).collect()
+    }
+
+    /// How many projects there are.
+    pub async fn project_count(&self) -> Result<u64, Error> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM projects")
+            .fetch_one(&self.shared.readers)
+            .await
+            .map_err(read_error)?;
+        number("the count of projects", count)
+    }
+
     /// The number of the last commit; 0 before the first.
     pub async fn head(&self) -> Result<u64, Error> {
         let head: i64 = sqlx::query_scalar("SELECT number FROM head WHERE one = 1")
@@ -359,6 +384,7 @@ fn secret(row: &SqliteRow) -> Result<SecretRow, Error> {
 fn token(row: &SqliteRow) -> Result<TokenRow, Error> {
     Ok(TokenRow {
         id: id("tokens.id", row.try_get("id")?)?,
+        name: row.try_get("name")?,
         hash: row.try_get("hash")?,
         scopes: row.try_get("scopes")?,
         created_at: row.try_get("created_at")?,

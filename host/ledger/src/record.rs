@@ -139,6 +139,8 @@ pub struct SecretRow {
 pub struct TokenRow {
     /// Its id, to name it by.
     pub id: Uuid,
+    /// What people call it; may be empty.
+    pub name: String,
     /// The hash of the token.
     pub hash: String,
     /// What it allows, in the caller's own notation.

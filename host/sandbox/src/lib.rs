@@ -96,3 +96,4 @@ pub use self::spec::{
     Access, InputError, Phase, Preopen, Secrets, ServiceSpec, Stdin, StepContext, StepSpec,
 };
 pub use self::step::{Canceller, Step};
+pub use self::worker::WorkerFigures;

@@ -66,6 +66,7 @@ pub const DEFAULT_SERVICE_OUTPUT_BYTES: u64 = 64 << 10;
 
 /// The most a step may use. Every run states what it was granted, and its receipt what it used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Bytes of linear memory, all memories together.

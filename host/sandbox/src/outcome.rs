@@ -106,6 +106,7 @@ impl fmt::Display for Verdict {
 
 /// What a step used, next to what it was granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Receipt {
     /// Milliseconds from start to end, waiting for input excluded.
     pub wall_ms: u64,
@@ -147,6 +148,7 @@ pub struct Receipt {
 
 /// What a step had to do with one host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HostUsage {
     /// Requests that it sent, refused ones included.

@@ -17,7 +17,7 @@ use crate::spec::{self, Preopen, ServiceSpec, Stdin, StepSpec};
 use crate::state::{self, State};
 use crate::step::{self, Step};
 use crate::virtuality;
-use crate::worker::{self, Isolation, Pool};
+use crate::worker::{self, Isolation, Pool, WorkerFigures};
 
 /// The largest component that is admitted: a componentized Python or JavaScript with its libraries.
 pub const DEFAULT_MAX_COMPONENT_BYTES: usize = 64 << 20;
@@ -109,6 +109,12 @@ impl Sandbox {
             service_slots: Semaphore::new(SERVICE_SLOTS as usize),
             services: OnceLock::new(),
         })))
+    }
+
+    /// How the pool of workers stands; nothing when steps run on threads.
+    #[must_use]
+    pub fn workers(&self) -> Option<WorkerFigures> {
+        self.0.workers.as_ref().map(Pool::figures)
     }
 
     /// Admits a component: checks it, and compiles it or finds it compiled. Takes up to seconds and blocks the

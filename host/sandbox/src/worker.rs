@@ -33,6 +33,7 @@ use std::path::PathBuf;
 pub use self::child::{main, main_with_probe};
 pub(crate) use self::compile::compile;
 pub(crate) use self::pool::Pool;
+pub use self::pool::WorkerFigures;
 pub(crate) use self::supervise::start;
 pub use self::walls::{LandlockStatus, landlock_status};
 

@@ -9,28 +9,41 @@ mod auth;
 mod check;
 mod deploy;
 mod deployments;
+mod doc;
 mod events;
+mod guard;
 mod health;
 mod holds;
 mod log;
+mod openapi;
 mod plugins;
 mod problem;
 mod projects;
+mod request_id;
 mod routes;
 mod secrets;
+mod tokens;
 
 use std::sync::Arc;
 
+use self::guard::Uploads;
+use self::problem::Problem;
+use self::request_id::{RequestId, X_REQUEST_ID};
+use self::routes::{Access, Answer, ENDPOINTS, Endpoint, Right};
+use crate::connections::Peer;
+use crate::metrics::Metrics;
+use crate::upload::body::{BodyLimits, UploadBody};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Query, RawPathParams};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
+use bytes::BytesMut;
 use cofferdam_deploy::{DeploymentId, Host, Identity, ProjectName, Scope};
 use http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -39,18 +52,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::field::{self, display};
 use tracing::{Instrument as _, Span, debug, info, info_span};
-use uuid::Uuid;
-
-use self::problem::Problem;
-use self::routes::{Access, Answer, ENDPOINTS, Endpoint, Right};
-use crate::connections::Peer;
-use crate::upload::body::BodyLimits;
 
 /// Components that are received or admitted at a time. Each is held in memory whole.
 const MAX_ADMISSIONS: usize = 2;
-
-/// The name under which an answer carries its request's id.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The parameters of a path, unless they are not UTF-8.
 type Params = Result<RawPathParams, RawPathParamsRejection>;
@@ -68,6 +72,8 @@ struct Inner {
     stop: CancellationToken,
     detached: TaskTracker,
     admissions: Arc<Semaphore>,
+    uploads: Arc<Uploads>,
+    metrics: Arc<Metrics>,
 }
 
 /// A request on its way to its handler.
@@ -85,6 +91,7 @@ impl Api {
         body_limits: BodyLimits,
         max_package_bytes: u64,
         stop: CancellationToken,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let inner = Inner {
             host,
@@ -93,6 +100,8 @@ impl Api {
             stop,
             detached: TaskTracker::new(),
             admissions: Arc::new(Semaphore::new(MAX_ADMISSIONS)),
+            uploads: Uploads::new(guard::MAX_UPLOADS, guard::MAX_UPLOADS_PER_TOKEN),
+            metrics,
         };
         Self {
             inner: Arc::new(inner),
@@ -105,9 +114,16 @@ impl Api {
         for endpoint in ENDPOINTS {
             router = router.route(endpoint.path, self.mount(endpoint));
         }
+        let (one, other) = (self.clone(), self.clone());
         router
-            .method_not_allowed_fallback(|request| refuse(request, Problem::bad_method()))
-            .fallback(|request| refuse(request, Problem::no_route()))
+            .method_not_allowed_fallback(move |request| {
+                let api = one.clone();
+                async move { api.refuse(request, Problem::bad_method()).await }
+            })
+            .fallback(move |request| {
+                let api = other.clone();
+                async move { api.refuse(request, Problem::no_route()).await }
+            })
     }
 
     fn mount(&self, endpoint: &'static Endpoint) -> MethodRouter {
@@ -118,7 +134,8 @@ impl Api {
                 let params = match params {
                     Ok(params) => params,
                     Err(error) => {
-                        return refuse(request, Problem::bad_request(error.body_text())).await;
+                        let problem = Problem::bad_request(error.body_text());
+                        return api.refuse(request, problem).await;
                     }
                 };
                 let params = params
@@ -139,6 +156,14 @@ impl Api {
             }
         };
         MethodRouter::new().on(endpoint.filter(), handler)
+    }
+
+    /// Answers a request that has no handler.
+    async fn refuse(&self, request: Request<Body>, problem: Problem) -> Response {
+        let (parts, body) = request.into_parts();
+        // The path is the client's own text; what it says is not worth a line in a log.
+        let seen = Seen::of(self, &parts, &body, "none");
+        seen.through(async { Err(problem) }).await
     }
 
     /// Returns when nothing that a request began is under way any more.
@@ -187,6 +212,23 @@ impl Call {
         }
     }
 
+    /// The body as JSON of at most this many bytes.
+    async fn json_body<T: DeserializeOwned>(self, most: usize) -> Result<T, Problem> {
+        let Self { api, body, .. } = self;
+        let mut body = UploadBody::new(body, api.inner.body_limits.clone());
+        let mut text = BytesMut::new();
+        while let Some(bytes) = body.next().await? {
+            if text.len() + bytes.len() > most {
+                return Err(Problem::bad_request(format!(
+                    "the document is longer than {most} bytes"
+                )));
+            }
+            text.extend_from_slice(&bytes);
+        }
+        serde_json::from_slice(&text)
+            .map_err(|error| Problem::bad_request(format!("the document cannot be read: {error}")))
+    }
+
     /// Whether the client's `Accept` names this media type.
     fn accepts(&self, media_type: &str) -> bool {
         let values = self.parts.headers.get_all(http::header::ACCEPT).iter();
@@ -200,69 +242,77 @@ impl Call {
 
 /// Answers a request that a route of the table matches.
 async fn answer(endpoint: &'static Endpoint, call: Call) -> Response {
-    let seen = Seen::of(&call.parts, &call.body, endpoint.path);
+    let seen = Seen::of(&call.api, &call.parts, &call.body, endpoint.path);
     let work = async move {
         let api = call.api.clone();
-        match authorise(endpoint, call).await? {
-            Admitted {
-                answer,
-                audit: None,
-            } => answer.await,
-            // What changes something is done, and written down, though its client goes away.
-            Admitted {
-                answer,
-                audit: Some(audit),
-            } => {
-                let done = api.detach(async move {
-                    let response = answer.await?;
-                    if response.status().is_success() {
-                        let told = response.extensions().get().cloned();
-                        audit.write(told.unwrap_or_default()).await;
-                    }
-                    Ok(response)
-                });
-                done.await.map_err(|error| Problem::internal(&error))?
-            }
+        let Admitted {
+            identity,
+            answer,
+            audit,
+        } = authorise(endpoint, call).await?;
+        let answer = audited(api, answer, audit);
+        match identity {
+            Some(identity) => guard::under(identity, answer).await,
+            None => answer.await,
         }
     };
     seen.through(work).await
 }
 
-/// Answers a request that has no handler.
-async fn refuse(request: Request<Body>, problem: Problem) -> Response {
-    let (parts, body) = request.into_parts();
-    // The path is the client's own text; what it says is not worth a line in a log.
-    let seen = Seen::of(&parts, &body, "none");
-    seen.through(async { Err(problem) }).await
+/// Runs a handler. What changes something is done, and written down, though its client goes away.
+async fn audited(
+    api: Api,
+    answer: Answer,
+    audit: Option<audit::Pending>,
+) -> Result<Response, Problem> {
+    let Some(audit) = audit else {
+        return answer.await;
+    };
+    let done = api.detach(async move {
+        let response = answer.await?;
+        if response.status().is_success() {
+            let told = response.extensions().get().cloned();
+            audit.write(told.unwrap_or_default()).await;
+        }
+        Ok(response)
+    });
+    done.await.map_err(|error| Problem::internal(&error))?
 }
 
 /// What a request leaves in the log. Tokens and queries do not.
 struct Seen {
-    id: Uuid,
+    id: RequestId,
+    method: Method,
+    metrics: Arc<Metrics>,
     span: Span,
     route: &'static str,
     has_body: bool,
 }
 
 impl Seen {
-    fn of(parts: &Parts, body: &Body, route: &'static str) -> Self {
-        let id = Uuid::now_v7();
+    fn of(api: &Api, parts: &Parts, body: &Body, route: &'static str) -> Self {
+        let id = RequestId::of(&parts.headers);
         let peer = parts
             .extensions
             .get()
             .map(|Peer(address)| display(*address));
         let span = info_span!(
             "request",
-            %id,
+            id = id.as_str(),
             method = %parts.method,
             route,
             peer,
+            token = field::Empty,
+            project = field::Empty,
+            deployment = field::Empty,
             status = field::Empty,
             code = field::Empty,
         );
         let has_body = !http_body::Body::is_end_stream(body);
         Self {
             id,
+            method: parts.method.clone(),
+            metrics: api.inner.metrics.clone(),
             span,
             route,
             has_body,
@@ -273,6 +323,8 @@ impl Seen {
     async fn through(self, work: impl Future<Output = Result<Response, Problem>>) -> Response {
         let Self {
             id,
+            method,
+            metrics,
             span,
             route,
             has_body,
@@ -282,7 +334,7 @@ impl Seen {
             Ok(response) => response,
             Err(problem) => {
                 span.record("code", problem.code());
-                let mut response = problem.into_answer(id);
+                let mut response = problem.into_answer(&id);
                 if has_body {
                     // The client may still be sending: the connection lingers and closes.
                     let close = HeaderValue::from_static("close");
@@ -293,14 +345,14 @@ impl Seen {
         };
         let status = response.status();
         span.record("status", status.as_u16());
+        metrics.answered(route, &method, status.as_u16(), begun.elapsed());
         if routes::is_quiet(route) && status.is_success() {
             debug!(parent: &span, elapsed = ?begun.elapsed(), "answered");
         } else {
             info!(parent: &span, elapsed = ?begun.elapsed(), "answered");
         }
         let headers = response.headers_mut();
-        let id = HeaderValue::from_str(&id.to_string()).expect("a UUID is ASCII");
-        headers.insert(X_REQUEST_ID, id);
+        headers.insert(X_REQUEST_ID, id.to_header());
         // Logs and packages hold what strangers wrote: no browser is to guess what it is.
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response
@@ -309,6 +361,8 @@ impl Seen {
 
 /// A request that may do what it asks for.
 struct Admitted {
+    /// Whoever asks; nobody for a route that is open.
+    identity: Option<Identity>,
     answer: Answer,
     /// The row of the audit log that is written when it has been done.
     audit: Option<audit::Pending>,
@@ -319,23 +373,31 @@ struct Admitted {
 async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Admitted, Problem> {
     if let Access::Open(handler) = endpoint.access {
         return Ok(Admitted {
+            identity: None,
             answer: handler(call),
             audit: None,
         });
     }
-    let identity = auth::identify(call.api.host(), &call.parts.headers).await?;
+    let identity = auth::identify(call.api.host(), &call.parts.headers)?;
+    let span = Span::current();
+    span.record("token", display(identity.id));
     // For the handlers that record who asked.
     call.parts.extensions.insert(identity.clone());
-    let pending = |call: &Call, project: Option<&ProjectName>| {
-        audit::Pending::of(endpoint, call, &identity, project.cloned())
-    };
-    let (audit, answer) = match endpoint.access {
-        Access::Open(handler) => (None, handler(call)),
-        Access::Token(handler) => (pending(&call, None), handler(call, identity.clone())),
-        Access::Admin(handler) if identity.allows(&Scope::Admin) => {
-            (pending(&call, None), handler(call))
+    let mut judged = None;
+    let handle: Box<dyn FnOnce(Call) -> Answer + Send> = match endpoint.access {
+        Access::Open(handler) => Box::new(handler),
+        Access::Token(handler) => {
+            let identity = identity.clone();
+            Box::new(move |call| handler(call, identity))
         }
-        Access::Admin(_) => return Err(Problem::forbidden(&Scope::Admin)),
+        Access::Admin(handler) => {
+            demand(&identity, &Scope::Admin)?;
+            Box::new(handler)
+        }
+        Access::Reader(handler) => {
+            demand(&identity, &Scope::Read(None))?;
+            Box::new(handler)
+        }
         Access::Project(right, handler) => {
             let project: ProjectName = match (call.param("project").parse(), right) {
                 (Ok(project), _) => project,
@@ -345,7 +407,9 @@ async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Admitted, Prob
                 (Err(error), Right::Read) => return Err(Problem::not_found(error.to_string())),
             };
             check(&identity, right, &project)?;
-            (pending(&call, Some(&project)), handler(call, project))
+            span.record("project", display(&project));
+            judged = Some(project.clone());
+            Box::new(move |call| handler(call, project))
         }
         Access::Deployment(right, handler) => {
             let id: DeploymentId =
@@ -358,10 +422,30 @@ async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Admitted, Prob
             // The same words as for one that does not exist.
             check(&identity, right, &record.project)
                 .map_err(|problem| problem.or_not_found(&format!("deployment {id}")))?;
-            (pending(&call, Some(&record.project)), handler(call, record))
+            span.record("project", display(&record.project));
+            span.record("deployment", display(id));
+            judged = Some(record.project.clone());
+            Box::new(move |call| handler(call, record))
         }
     };
-    Ok(Admitted { answer, audit })
+    let audit = audit::Pending::of(endpoint, &call, &identity, judged);
+    let inner = &call.api.inner;
+    let body = std::mem::take(&mut call.body);
+    call.body = guard::request_body(body, &identity, &inner.uploads, &inner.metrics)?;
+    Ok(Admitted {
+        identity: Some(identity),
+        answer: handle(call),
+        audit,
+    })
+}
+
+/// Refuses whoever may not do something whose existence is no secret.
+fn demand(identity: &Identity, wanted: &Scope) -> Result<(), Problem> {
+    if identity.allows(wanted) {
+        Ok(())
+    } else {
+        Err(Problem::forbidden(wanted))
+    }
 }
 
 fn check(identity: &Identity, right: Right, project: &ProjectName) -> Result<(), Problem> {
@@ -393,11 +477,7 @@ mod tests {
 
     fn identity(scopes: &[&str]) -> Identity {
         let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
-        Identity {
-            id: Uuid::nil(),
-            name: None,
-            scopes,
-        }
+        Identity::without_token("test", scopes)
     }
 
     /// What a token may do to a project: nothing, see it, or change it.

@@ -32,26 +32,37 @@ use cofferdam_deploy::{Host, Route, Target};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::body::Body;
 use self::notice::notice;
 use self::site::Site;
 use self::statics::Statics;
-use crate::connections::{self, ConnectionLimits, Peer};
+use crate::connections::{self, Listening, OverTls, Peer};
+use crate::metrics::Metrics;
 
 /// When to come back to a service that is being replaced: preparing a release takes seconds at most.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
 /// Serves the active releases of `host` until `shutdown` is cancelled and what is in flight has drained.
-pub(crate) async fn serve(listener: TcpListener, host: Host, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    listening: Listening,
+    host: Host,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) {
     let ingress = Arc::new(Ingress::new(move |name: &str| host.route(name)));
     let service = tower::service_fn(move |request| {
-        let ingress = ingress.clone();
-        async move { Ok::<_, Infallible>(ingress.answer(request).await) }
+        let (ingress, metrics) = (ingress.clone(), metrics.clone());
+        async move {
+            let begun = Instant::now();
+            let response = ingress.answer(request).await;
+            metrics.served(response.status().as_u16(), begun.elapsed());
+            Ok::<_, Infallible>(response)
+        }
     });
-    connections::serve(listener, service, ConnectionLimits::default(), shutdown).await;
+    connections::serve(listening, service, shutdown).await;
 }
 
 /// Answers requests, given the table of routes.
@@ -102,7 +113,11 @@ impl<R: Fn(&str) -> Option<Arc<Route>>> Ingress<R> {
             }
             Target::Http(service) => {
                 let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
-                component::answer(service, &route, peer, Request::from_parts(parts, body)).await
+                let caller = component::Caller {
+                    peer,
+                    over_tls: parts.extensions.get::<OverTls>().is_some(),
+                };
+                component::answer(service, &route, caller, Request::from_parts(parts, body)).await
             }
             Target::Replacing => {
                 let mut response = notice(

@@ -11,8 +11,10 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`server`](Server) | binds, opens the host, runs both halves, drains, stops |
-//! | `connections` | accepts, limits, times out and lingers, for both halves |
+//! | `connections` | accepts, speaks HTTP/1.1 and HTTP/2, limits, times out and lingers, for both halves |
+//! | `tls` | certificates, and reading them again |
 //! | `api` | the table of routes, tokens, problems, and one module for each kind of resource |
+//! | `metrics` | figures for Prometheus |
 //! | `upload` | the three forms in which a package arrives, as one bounded stream |
 //! | `ingress` | from a host name to a file or a component of a release |
 //!
@@ -32,9 +34,12 @@ mod api;
 mod connections;
 mod error;
 mod ingress;
+mod metrics;
 mod server;
+mod tls;
 mod upload;
 
 pub use error::Error;
 pub use server::{Server, ServerOptions};
+pub use tls::TlsFiles;
 pub use upload::body::BodyLimits;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cofferdam_deploy::{Host, HostOptions, Isolation, Policy, ShippedPlugin};
@@ -11,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::api::Api;
-use crate::connections::{self, ConnectionLimits};
+use crate::connections::{self, ConnectionLimits, Listening};
 use crate::error::Error;
 use crate::ingress;
+use crate::metrics::Metrics;
+use crate::tls::{Tls, TlsFiles};
 use crate::upload::body::BodyLimits;
 
 /// Where the API listens by default.
@@ -39,6 +42,10 @@ pub struct ServerOptions {
     pub api: SocketAddr,
     /// Where releases are served. Port 0 takes a free one. Default: `127.0.0.1:8080`.
     pub ingress: SocketAddr,
+    /// The certificate of both listeners; without one they speak plainly. Default: none.
+    pub tls: Option<TlsFiles>,
+    /// Whether the API may listen beyond this machine without TLS. Default: no.
+    pub insecure: bool,
     /// Projects are served under `{project}.{domain}`. Default: `localhost`.
     pub domain: String,
     /// Where steps run. Default: on threads of this program, because only it knows whether it can be started again
@@ -68,6 +75,8 @@ impl ServerOptions {
             data: data.into(),
             api: API,
             ingress: INGRESS,
+            tls: None,
+            insecure: false,
             domain: "localhost".to_owned(),
             isolation: Isolation::Thread,
             policy: Policy::built_in(),
@@ -89,6 +98,7 @@ pub struct Server {
     api_addr: SocketAddr,
     ingress: TcpListener,
     ingress_addr: SocketAddr,
+    tls: Option<Arc<Tls>>,
     options: ServerOptions,
 }
 
@@ -98,8 +108,18 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address is taken, or the data directory is another server's or not usable.
+    /// When an address is taken, the API would listen beyond this machine without TLS and nobody said that this
+    /// is meant, the certificate cannot be used, or the data directory is another server's or not usable.
     pub async fn bind(options: ServerOptions) -> Result<Self, Error> {
+        if !options.api.ip().to_canonical().is_loopback()
+            && options.tls.is_none()
+            && !options.insecure
+        {
+            return Err(Error::Exposed {
+                address: options.api,
+            });
+        }
+        let tls = options.tls.clone().map(Tls::load).transpose()?;
         connections::raise_descriptor_limit();
         let (api, api_addr) = listen(options.api).await?;
         let (ingress, ingress_addr) = listen(options.ingress).await?;
@@ -112,13 +132,14 @@ impl Server {
             max_steps: options.max_steps,
         })
         .await?;
-        host.set_ingress(ingress_addr);
+        host.set_ingress(ingress_addr, tls.is_some());
         Ok(Self {
             host,
             api,
             api_addr,
             ingress,
             ingress_addr,
+            tls,
             options,
         })
     }
@@ -146,6 +167,7 @@ impl Server {
             host,
             api: listener,
             ingress,
+            tls,
             options,
             ..
         } = self;
@@ -155,19 +177,36 @@ impl Server {
             ..ConnectionLimits::default()
         };
         let stop = CancellationToken::new();
+        let metrics = Arc::new(Metrics::default());
         let api = Api::new(
             host.clone(),
             options.body,
             options.max_package_bytes,
             stop.clone(),
+            metrics.clone(),
         );
-        let mut serving = tokio::spawn(connections::serve(
+        if let Some(tls) = &tls {
+            tokio::spawn(tls.clone().watch(stop.clone()));
+        }
+        let listening = Listening {
             listener,
-            api.router(),
             limits,
+            tls: tls.clone(),
+            figures: metrics.api_connections.clone(),
+        };
+        let mut serving = tokio::spawn(connections::serve(listening, api.router(), stop.clone()));
+        let listening = Listening {
+            listener: ingress,
+            limits: ConnectionLimits::default(),
+            tls,
+            figures: metrics.ingress_connections.clone(),
+        };
+        let mut routing = tokio::spawn(ingress::serve(
+            listening,
+            host.clone(),
+            metrics,
             stop.clone(),
         ));
-        let mut routing = tokio::spawn(ingress::serve(ingress, host.clone(), stop.clone()));
         info!(api = %self.api_addr, ingress = %self.ingress_addr, "serving");
         let ended = tokio::select! {
             () = shutdown => Ok(()),

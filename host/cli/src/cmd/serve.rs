@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use cofferdam_deploy::Policy;
 use cofferdam_sandbox::worker::{Isolation, Landlock, WorkerOptions};
-use cofferdam_server::{Server, ServerOptions};
+use cofferdam_server::{Server, ServerOptions, TlsFiles};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -31,7 +31,14 @@ pub(crate) async fn run(arguments: &ServeArgs) -> Result<(), Failure> {
     let data = arguments.data.clone();
     let api = arguments.listen.api.unwrap_or(API);
     let ingress = arguments.listen.ingress.unwrap_or(INGRESS);
-    let mut running = Running::start(data, api, ingress, &arguments.listen).await?;
+    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
+        (Some(cert), Some(key)) => Some(TlsFiles {
+            cert: cert.clone(),
+            key: key.clone(),
+        }),
+        _ => None,
+    };
+    let mut running = Running::start(data, api, ingress, tls, &arguments.listen).await?;
     running.announce("");
     let reason = tokio::select! {
         ended = &mut running.server => return running_ended(ended),
@@ -46,6 +53,7 @@ pub(crate) async fn run(arguments: &ServeArgs) -> Result<(), Failure> {
 pub(crate) struct Running {
     pub(crate) api: SocketAddr,
     pub(crate) ingress: SocketAddr,
+    scheme: &'static str,
     pub(crate) data: PathBuf,
     policy: Option<PathBuf>,
     pub(crate) server: JoinHandle<Result<(), cofferdam_server::Error>>,
@@ -62,6 +70,7 @@ impl Running {
         data: PathBuf,
         api: SocketAddr,
         ingress: SocketAddr,
+        tls: Option<TlsFiles>,
         arguments: &ListenArgs,
     ) -> Result<Running, Failure> {
         let mut options = ServerOptions::new(data.clone());
@@ -74,9 +83,17 @@ impl Running {
         }
         let (policy, policy_file) = policy(arguments.policy.as_deref(), &data)?;
         options.policy = policy;
-        let server = Server::bind(options)
-            .await
-            .context("the server cannot start")?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        options.tls = tls;
+        options.insecure = arguments.insecure;
+        let server = match Server::bind(options).await {
+            Err(error @ cofferdam_server::Error::Exposed { .. }) => {
+                return Err(Failure::refused(format!(
+                    "{error} (--tls-cert FILE --tls-key FILE, or --insecure)"
+                )));
+            }
+            bound => bound.context("the server cannot start")?,
+        };
         let (api, ingress) = (server.api_addr(), server.ingress_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(server.run(async move {
@@ -86,6 +103,7 @@ impl Running {
         Ok(Running {
             api,
             ingress,
+            scheme,
             data,
             policy: policy_file,
             server,
@@ -95,12 +113,13 @@ impl Running {
 
     /// Says once where everything is.
     pub(crate) fn announce(&self, remark: &str) {
+        let scheme = self.scheme;
         let data = self
             .data
             .canonicalize()
             .unwrap_or_else(|_| self.data.clone());
         say(&format!(
-            "api        http://{}\ningress    http://{}\ndata       {}{remark}\ntoken      {}\npolicy     {}\n",
+            "api        {scheme}://{}\ningress    {scheme}://{}\ndata       {}{remark}\ntoken      {}\npolicy     {}\n",
             self.api,
             self.ingress,
             data.display(),

@@ -30,7 +30,7 @@ pub(crate) async fn run(arguments: &UpArgs) -> Result<(), Failure> {
     };
     let api = arguments.listen.api.unwrap_or_else(|| free_or(API));
     let ingress = arguments.listen.ingress.unwrap_or_else(|| free_or(INGRESS));
-    let mut running = Running::start(data, api, ingress, &arguments.listen).await?;
+    let mut running = Running::start(data, api, ingress, None, &arguments.listen).await?;
     running.announce(remark);
 
     let client = running.client();

@@ -38,6 +38,7 @@ pub(super) fn client(url: &Url) -> Result<Client, Failure> {
     if is_loopback(url) {
         builder = builder.no_proxy();
     }
+    crate::tls::install_provider();
     builder
         .build()
         .map_err(|error| Failure::Machine(anyhow::Error::new(error)))

@@ -2,6 +2,7 @@
 
 use cofferdam_ledger::PluginRow;
 use cofferdam_sandbox::{self as sandbox, Component, Phase};
+use schemars::JsonSchema;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::name::PluginName;
 use crate::record::Time;
 
 /// An admitted plugin as a client sees it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct PluginView {
     /// Its name.
     pub name: PluginName,

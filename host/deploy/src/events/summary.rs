@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -25,7 +26,7 @@ const FIELDS: usize = 16;
 
 /// The first 20 and the last 179 events of a log, and between them, when some are left out, one marker
 /// `{"omitted": n}`. An event of more than 2 KiB is shortened and marked `"shortened": true`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Summary {
     /// The events as recorded, and perhaps the marker, in order.

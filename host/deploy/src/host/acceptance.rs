@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cofferdam_blobs::Ingest;
 use cofferdam_ledger::{Change, Durability, Kind, NewDeployment};
 use serde_json::json;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{Host, Inner};
@@ -261,7 +262,9 @@ impl Inner {
             package: ingest.follow(),
             turn,
         };
-        tokio::spawn(run.finish());
+        let span =
+            tracing::info_span!(parent: None, "pipeline", deployment = %id, project = %project);
+        tokio::spawn(run.finish().instrument(span));
         Ok(Intake::new(self, live, ingest, expected))
     }
 

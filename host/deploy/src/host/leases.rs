@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use cofferdam_ledger::{Change, Durability, LeaseRow};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Host, Inner};
@@ -25,7 +26,7 @@ const UNLOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LEASE_LOOK: Duration = Duration::from_millis(500);
 
 /// A lease that was broken.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Broken {
     /// The lease as it was.
     pub lease: LeaseView,

@@ -16,12 +16,13 @@ use crate::data_dir::DataDir;
 use crate::error::Error;
 use crate::events::EventLogs;
 use crate::lease::Leases;
+use crate::meter::Meter;
 use crate::places::Places;
 use crate::queue::Queue;
 use crate::route::Routes;
 use crate::secrets::SecretStore;
 use crate::signature::TrustedKeys;
-use crate::token;
+use crate::token::TokenStore;
 
 /// Says which of the walls around a step do not stand, once.
 fn warn_of_missing_walls(isolation: &Isolation) {
@@ -79,6 +80,7 @@ impl Host {
         );
 
         let secrets = SecretStore::new(ledger.clone(), data.secrets_key());
+        let tokens = TokenStore::open(ledger.clone()).await?;
 
         let leases = Leases::new(ledger.clone());
         let inner = Arc::new(Inner {
@@ -87,6 +89,8 @@ impl Host {
             blobs,
             logs,
             secrets,
+            tokens,
+            meter: Meter::default(),
             activator: Activator {
                 catalog,
                 sandbox,
@@ -102,7 +106,7 @@ impl Host {
             ingress: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
-        token::ensure_admin(&inner.data, &inner.ledger).await?;
+        inner.tokens.ensure_admin(&inner.data).await?;
         inner.secrets.check().await?;
         crate::recovery::recover(&inner).await?;
         inner.tend_leases();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use cofferdam_ledger::{DeploymentFilter, HoldRow, LeaseRow, ProjectRow};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Host, Inner};
@@ -14,7 +15,7 @@ use crate::record::{ReleaseRecord, Time};
 use crate::status::Status;
 
 /// A project as a client sees it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ProjectView {
     /// Its name.
     pub name: ProjectName,
@@ -35,7 +36,7 @@ pub struct ProjectView {
 }
 
 /// The newest deployment of a project, in short.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Latest {
     /// The deployment.
     pub id: DeploymentId,

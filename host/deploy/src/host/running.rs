@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Host, Inner};
 use crate::live::Live;
 use crate::name::DeploymentId;
+use crate::status::derive;
 
 impl Host {
     /// Accepts nothing more, lets what runs come to its end for as long as `grace`, and interrupts the
@@ -51,6 +52,9 @@ impl Inner {
         } else {
             self.data.remove_open_end(live.id);
         }
+        let body = live.body().await;
+        self.meter
+            .ended(live.id, &body, derive(&body), live.log.last());
         live.mark_ended();
         self.live
             .lock()

@@ -373,9 +373,11 @@ async fn put_secret(transaction: &mut SqliteConnection, row: &SecretRow) -> Resu
 async fn insert_token(transaction: &mut SqliteConnection, row: &TokenRow) -> Result<(), Error> {
     let key = row.id.to_string();
     let inserted = sqlx::query(
-        "INSERT INTO tokens (id, hash, scopes, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO tokens (id, name, hash, scopes, created_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(&key)
+    .bind(&row.name)
     .bind(&row.hash)
     .bind(&row.scopes)
     .bind(row.created_at)

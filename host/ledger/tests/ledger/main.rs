@@ -95,6 +95,7 @@ fn secret(project: &str, name: &str, sealed: &[u8]) -> SecretRow {
 fn token(id: Uuid, hash: &str) -> TokenRow {
     TokenRow {
         id,
+        name: "ci".to_owned(),
         hash: hash.to_owned(),
         scopes: "deploy:blog read:*".to_owned(),
         created_at: 19,

@@ -52,6 +52,15 @@ struct State {
     closed: bool,
 }
 
+/// How the pool of workers stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerFigures {
+    /// Workers that wait for a job.
+    pub idle: u64,
+    /// Jobs that wait for a worker.
+    pub waiting: u64,
+}
+
 impl Pool {
     /// Starts the thread, and it the first workers.
     pub(crate) fn start(options: WorkerOptions) -> io::Result<Self> {
@@ -85,6 +94,15 @@ impl Pool {
 
     pub(super) fn landlock(&self) -> Landlock {
         self.0.options.landlock
+    }
+
+    /// How many workers wait for a job, and how many jobs for a worker.
+    pub(crate) fn figures(&self) -> WorkerFigures {
+        let state = self.0.lock();
+        WorkerFigures {
+            idle: state.idle.len() as u64,
+            waiting: state.waiting as u64,
+        }
     }
 
     /// The next worker, as soon as there is one.

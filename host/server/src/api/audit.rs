@@ -6,6 +6,7 @@ use cofferdam_deploy::{
 };
 use http::request::Parts;
 use http::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
@@ -22,6 +23,8 @@ pub(super) fn action(method: &Method, path: &str) -> Option<&'static str> {
     Some(match (method.as_str(), path) {
         ("PUT", "/v1/projects/{project}/secrets/{name}") => "secret.set",
         ("DELETE", "/v1/projects/{project}/secrets/{name}") => "secret.remove",
+        ("POST", "/v1/tokens") => "token.create",
+        ("DELETE", "/v1/tokens/{token}") => "token.revoke",
         ("PUT", "/v1/plugins/{name}/{version}") => "plugin.admit",
         ("DELETE", "/v1/plugins/{name}/{version}") => "plugin.remove",
         ("POST", "/v1/deployments/{id}/cancel") => "deployment.cancel",
@@ -108,8 +111,9 @@ struct Query {
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Page {
+/// A page of the audit log.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Page {
     audit: Vec<AuditEntry>,
     /// What to give as `before` for the next page; nothing when this one is not full.
     next: Option<u64>,

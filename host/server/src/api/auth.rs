@@ -11,12 +11,12 @@ use super::problem::Problem;
 const NO_TOKEN: &str = "Bearer realm=\"cofferdam\"";
 
 /// What a client with a wrong one is told.
-const BAD_TOKEN: &str = "Bearer realm=\"cofferdam\", error=\"invalid_token\"";
+pub(super) const BAD_TOKEN: &str = "Bearer realm=\"cofferdam\", error=\"invalid_token\"";
 
 /// Finds out who asks.
-pub(super) async fn identify(host: &Host, headers: &HeaderMap) -> Result<Identity, Problem> {
+pub(super) fn identify(host: &Host, headers: &HeaderMap) -> Result<Identity, Problem> {
     let token = bearer(headers)?;
-    match host.authenticate(token).await? {
+    match host.tokens().authenticate(token) {
         Some(identity) => Ok(identity),
         None => Err(Problem::unauthorized(
             "the token is not known, or has expired",

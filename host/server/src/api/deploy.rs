@@ -11,7 +11,8 @@ use cofferdam_deploy::{
 };
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
-use tracing::info;
+use tracing::field::display;
+use tracing::{Span, info};
 
 use super::problem::Problem;
 use super::{Api, Call, audit, events, json};
@@ -68,6 +69,7 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
         Begun::Repeat(repeat) => return answer_again(&api, repeat, arrival, streamed).await,
     };
     let id = intake.id();
+    Span::current().record("deployment", display(id));
     info!(deployment = %id, "accepted");
 
     let upload = api.detach(receive(intake, arrival));
@@ -84,11 +86,9 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
             let _ = upload.await;
             stop.cancelled().await;
         };
-        return Ok((
-            [(LOCATION, location(id))],
-            events::answer(subscription, until),
-        )
-            .into_response());
+        let listener = api.inner.metrics.listener();
+        let stream = events::answer(subscription, until, listener);
+        return Ok(([(LOCATION, location(id))], stream).into_response());
     }
     let record = upload
         .await
@@ -148,7 +148,9 @@ async fn answer_again(
         let subscription = api.host().events(id, 0).await?;
         let stop = api.inner.stop.clone();
         let until = async move { stop.cancelled().await };
-        return Ok((location, events::answer(subscription, until)).into_response());
+        let listener = api.inner.metrics.listener();
+        let stream = events::answer(subscription, until, listener);
+        return Ok((location, stream).into_response());
     }
     Ok((location, json(StatusCode::ACCEPTED, &record)?).into_response())
 }

@@ -8,6 +8,7 @@ use cofferdam_deploy::{
 use futures::stream;
 use http::StatusCode;
 use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
@@ -26,8 +27,9 @@ struct ListQuery {
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Page {
+/// A page of deployments.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Page {
     deployments: Vec<Record>,
     /// What to give as `before` for the next page; nothing when this one is not full.
     next: Option<DeploymentId>,
@@ -167,11 +169,8 @@ mod tests {
 
     /// The projects that a list asks for; `*` stands for all of them.
     fn asked(scopes: &[&str], wanted: Option<&str>) -> Vec<String> {
-        let identity = Identity {
-            id: uuid::Uuid::nil(),
-            name: None,
-            scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
-        };
+        let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
+        let identity = Identity::without_token("test", scopes);
         let wanted = wanted.map(|project| project.parse().unwrap());
         let projects = visible(&identity, wanted.as_ref());
         let name = |project: Option<ProjectName>| project.map_or("*".to_owned(), String::from);

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use super::Call;
 use super::problem::Problem;
+use crate::metrics::Listener;
 
 /// How often a stream says something when nothing happens: less than the minute after which proxies and
 /// mobile networks forget a connection.
@@ -63,7 +64,9 @@ pub(super) async fn stream(call: Call, record: Record) -> Result<Response, Probl
     }
     let subscription = call.api.host().events(record.id, after).await?;
     let stop = call.api.inner.stop.clone();
-    Ok(answer(subscription, async move { stop.cancelled().await }))
+    let listener = call.api.inner.metrics.listener();
+    let until = async move { stop.cancelled().await };
+    Ok(answer(subscription, until, listener))
 }
 
 fn number(name: &str, text: &str) -> Result<u64, Problem> {
@@ -78,11 +81,17 @@ fn number(name: &str, text: &str) -> Result<u64, Problem> {
 pub(super) fn answer(
     subscription: Subscription,
     until: impl Future<Output = ()> + Send + 'static,
+    listener: Listener,
 ) -> Response {
     let events = stream::unfold(subscription, async |mut subscription| {
         let next = subscription.next().await.map_err(Error::from);
         Some((next, subscription))
     });
+    let until = async move {
+        until.await;
+        // Counted until the answer ends or is dropped, whichever comes first.
+        drop(listener);
+    };
     let feed = Feed::new(events, until);
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),

@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse as _, Response};
 use cofferdam_deploy::{Identity, ProjectName};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::problem::Problem;
@@ -12,9 +13,11 @@ use crate::upload::body::UploadBody;
 /// The longest document: the longest reason, escaped, fits several times.
 const MAX_DOCUMENT: usize = 16 * 1024;
 
-#[derive(Deserialize)]
+/// A hold that is asked for.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Hold {
+pub(super) struct Hold {
+    /// Why, for whoever is refused.
     reason: String,
 }
 

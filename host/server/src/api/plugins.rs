@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use cofferdam_deploy::{Admission, Identity, NameError, PluginName, PluginView};
 use http::header::{HeaderName, LOCATION};
 use http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use semver::Version;
 use serde::Serialize;
 
@@ -25,8 +26,9 @@ const COFFERDAM_SIGNATURE: HeaderName = HeaderName::from_static("cofferdam-signa
 /// The most bytes of that file. Those of minisign have three hundred.
 const MAX_SIGNATURE_BYTES: usize = 4096;
 
-#[derive(Serialize)]
-struct Page {
+/// A list of plugins.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Page {
     plugins: Vec<PluginView>,
 }
 

@@ -5,9 +5,10 @@ use axum::response::{IntoResponse, Response};
 use cofferdam_deploy::{DeploymentId, Error, ErrorKind, Record, Scope};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::Serialize;
-use uuid::Uuid;
 
+use super::request_id::RequestId;
 use crate::upload::UploadError;
 
 /// After how many seconds a client may try again when the host is stopping.
@@ -33,22 +34,33 @@ struct Details {
 }
 
 /// The members of the JSON document.
-#[derive(Serialize)]
-struct Document<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct Document<'a> {
+    /// A URN that ends with the code.
     r#type: String,
+    /// What the code means, in a few words.
     title: &'a str,
+    /// The status of the answer.
     status: u16,
+    /// What was wrong, with its value, and what to do.
     detail: &'a str,
+    /// The stable code.
     code: &'a str,
+    /// The deployment that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     deployment: Option<DeploymentId>,
+    /// The step that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<&'a str>,
+    /// The last lines that the step printed.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     lines: &'a [String],
+    /// What was refused, a sentence each.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     errors: &'a [String],
-    request: Uuid,
+    /// The request's id, which the server's log has too.
+    request: &'a str,
 }
 
 impl Problem {
@@ -126,6 +138,12 @@ impl Problem {
             .with_header(WWW_AUTHENTICATE, challenge)
     }
 
+    /// More at a time than one client may have.
+    pub(crate) fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
+            .with_header(RETRY_AFTER, RETRY_SECONDS)
+    }
+
     /// More than is taken.
     pub(crate) fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "package_too_large", detail)
@@ -151,7 +169,7 @@ impl Problem {
     }
 
     /// The answer to the request with this id.
-    pub(crate) fn into_answer(self, request: Uuid) -> Response {
+    pub(crate) fn into_answer(self, request: &RequestId) -> Response {
         let details = *self.0;
         let title = title(&details.code).or(details.status.canonical_reason());
         let document = Document {
@@ -164,7 +182,7 @@ impl Problem {
             step: details.step.as_deref(),
             lines: &details.lines,
             errors: &details.errors,
-            request,
+            request: request.as_str(),
         };
         let text = serde_json::to_vec(&document).expect("it has only strings and numbers");
         let mut headers = HeaderMap::new();
@@ -221,6 +239,7 @@ fn title(code: &str) -> Option<&'static str> {
         "not_found" => "Not found",
         "storage_full" => "The server's disk is full",
         "request_invalid" => "The request is not valid",
+        "too_many_requests" => "Too much at a time",
         "method_not_allowed" => "The method is not allowed",
         "internal" => "The server failed",
         _ => return None,
@@ -294,7 +313,9 @@ mod tests {
     use super::*;
 
     async fn document(problem: Problem) -> (http::response::Parts, serde_json::Value) {
-        let (parts, body) = problem.into_answer(Uuid::nil()).into_parts();
+        let (parts, body) = problem
+            .into_answer(&RequestId::of(&HeaderMap::new()))
+            .into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         (parts, serde_json::from_slice(&bytes).unwrap())
     }
@@ -303,6 +324,9 @@ mod tests {
     async fn a_problem_has_the_members_of_rfc_9457_and_a_stable_code() {
         let (parts, document) = document(Problem::absent("deployment x")).await;
         assert_eq!(parts.headers[CONTENT_TYPE], "application/problem+json");
+        assert!(document["request"].is_string());
+        let mut document = document;
+        document["request"].take();
         assert_eq!(
             document,
             serde_json::json!({
@@ -311,7 +335,7 @@ mod tests {
                 "status": 404,
                 "detail": "deployment x does not exist",
                 "code": "not_found",
-                "request": Uuid::nil(),
+                "request": null,
             })
         );
     }

@@ -3,18 +3,21 @@
 use axum::response::Response;
 use cofferdam_deploy::{Broken, Identity, ProjectName, ProjectView, Scope};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::problem::Problem;
 use super::{Call, json};
 
-#[derive(Serialize)]
-struct Page {
+/// A list of projects.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Page {
     projects: Vec<ProjectView>,
 }
 
-#[derive(Serialize)]
-struct Unlocked {
+/// What breaking a lease came to.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Unlocked {
     /// The lease that was broken; nothing when nobody had it.
     broken: Option<Broken>,
 }

@@ -3,13 +3,18 @@
 
 use axum::response::Response;
 use axum::routing::MethodFilter;
-use cofferdam_deploy::{Identity, ProjectName, Record};
+use cofferdam_deploy::{
+    Check, Head, HoldView, Identity, NewToken, PluginView, ProjectName, ProjectView, Record,
+    StoredSecret,
+};
 use futures::future::BoxFuture;
 use http::Method;
 
+use super::doc::Doc;
 use super::problem::Problem;
 use super::{
-    Call, audit, check, deploy, deployments, events, health, holds, log, plugins, projects, secrets,
+    Call, audit, check, deploy, deployments, events, health, holds, log, openapi, plugins,
+    projects, secrets, tokens,
 };
 
 /// What a handler comes to.
@@ -23,6 +28,8 @@ pub(super) struct Endpoint {
     pub(super) path: &'static str,
     /// Who may use it, and what answers.
     pub(super) access: Access,
+    /// What the API's document says of it.
+    pub(super) doc: Doc,
 }
 
 /// Who may use a route, and the handler that answers once that is settled.
@@ -31,6 +38,8 @@ pub(super) enum Access {
     Open(fn(Call) -> Answer),
     /// Whoever has a token; the handler shows what the token may see.
     Token(fn(Call, Identity) -> Answer),
+    /// Whoever may read everything: has `read:*` or `admin`.
+    Reader(fn(Call) -> Answer),
     /// Whoever has the scope `admin`.
     Admin(fn(Call) -> Answer),
     /// Whoever has the right to the project in the path's `{project}`.
@@ -56,6 +65,12 @@ impl Endpoint {
             .try_into()
             .expect("the table names only methods that a router knows")
     }
+
+    /// The same route with its documentation.
+    const fn doc(mut self, doc: Doc) -> Self {
+        self.doc = doc;
+        self
+    }
 }
 
 const fn route(method: Method, path: &'static str, access: Access) -> Endpoint {
@@ -63,18 +78,23 @@ const fn route(method: Method, path: &'static str, access: Access) -> Endpoint {
         method,
         path,
         access,
+        doc: Doc::of(""),
     }
 }
 
 /// Whether a route is asked so often, by probes, that its answers are not worth a line each.
 pub(super) fn is_quiet(path: &str) -> bool {
-    path == HEALTHZ || path == READYZ
+    matches!(path, HEALTHZ | READYZ | METRICS)
 }
 
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
+const METRICS: &str = "/metrics";
+const OPENAPI: &str = "/openapi.json";
 const CREATE: &str = "/v1/projects/{project}/deployments";
 const HOLD: &str = "/v1/projects/{project}/hold";
+const TOKENS: &str = "/v1/tokens";
+const PLUGIN: &str = "/v1/plugins/{name}/{version}";
 const SECRET: &str = "/v1/projects/{project}/secrets/{name}";
 
 /// Every route there is.
@@ -83,49 +103,97 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Method::GET,
         HEALTHZ,
         Access::Open(|call| Box::pin(health::alive(call))),
-    ),
+    )
+    .doc(Doc::of("Whether the server is there").gives::<health::Health>(200, "It is")),
     route(
         Method::GET,
         READYZ,
         Access::Open(|call| Box::pin(health::ready(call))),
-    ),
+    )
+    .doc(Doc::of("Whether the server takes deployments").gives::<health::Health>(200, "It does")),
+    route(
+        Method::GET,
+        METRICS,
+        Access::Reader(|call| Box::pin(health::metrics(call))),
+    )
+    .doc(Doc::of("Figures for Prometheus").gives_bytes(200, "The figures", "text/plain")),
+    route(
+        Method::GET,
+        OPENAPI,
+        Access::Open(|call| Box::pin(openapi::show(call))),
+    )
+    .doc(Doc::of("This document").gives_bytes(
+        200,
+        "An OpenAPI 3.1 document",
+        "application/json",
+    )),
     route(
         Method::POST,
         CREATE,
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(deploy::create(call, project))
         }),
-    ),
+    )
+    .doc(CREATE_DOC),
     route(
         Method::PUT,
         CREATE,
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(deploy::create(call, project))
         }),
-    ),
+    )
+    .doc(CREATE_DOC),
     route(
         Method::POST,
         "/v1/projects/{project}/check",
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(check::check(call, project))
         }),
+    )
+    .doc(
+        Doc::of("What a deployment with this head would get, without deploying")
+            .takes::<Head>()
+            .gives::<Check>(
+                200,
+                "What each step would get, and which line of the policy decides",
+            ),
     ),
     route(
         Method::GET,
         "/v1/deployments",
         Access::Token(|call, identity| Box::pin(deployments::list(call, identity))),
+    )
+    .doc(
+        Doc::of("The deployments that the token may see, newest first")
+            .query("project", "only those of this project")
+            .query("status", "only those in this status")
+            .query("before", "only those older than this one")
+            .query("limit", "how many at most, 1 to 200")
+            .gives::<deployments::Page>(200, "A page of them"),
     ),
     route(
         Method::GET,
         "/v1/deployments/{id}",
         Access::Deployment(Right::Read, |_, record| Box::pin(deployments::show(record))),
-    ),
+    )
+    .doc(Doc::of("One deployment").gives::<Record>(200, "Its record")),
     route(
         Method::GET,
         "/v1/deployments/{id}/events",
         Access::Deployment(Right::Read, |call, record| {
             Box::pin(events::stream(call, record))
         }),
+    )
+    .doc(
+        Doc::of("A deployment's events as they happen, from the first or from after one")
+            .query("after", "the number of the last event seen")
+            .header("Last-Event-ID", "the same, as an EventSource says it")
+            .gives_bytes(
+                200,
+                "Server-sent events, to the end of the deployment",
+                "text/event-stream",
+            )
+            .gives_nothing(204, "There is nothing more: do not connect again"),
     ),
     route(
         Method::GET,
@@ -133,6 +201,12 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Access::Deployment(Right::Read, |call, record| {
             Box::pin(log::read(call, record))
         }),
+    )
+    .doc(
+        Doc::of("Everything that is recorded of a deployment's log")
+            .query("format", "text or jsonl")
+            .gives_bytes(200, "The log", "text/plain")
+            .gives_bytes(200, "The log", "application/x-ndjson"),
     ),
     route(
         Method::GET,
@@ -140,6 +214,13 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Access::Deployment(Right::Read, |call, record| {
             Box::pin(deployments::package(call, record))
         }),
+    )
+    .doc(
+        Doc::of("A deployment's package as it was sent").gives_bytes(
+            200,
+            "Its bytes, of the media type they were sent as",
+            "*/*",
+        ),
     ),
     route(
         Method::POST,
@@ -147,6 +228,10 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Access::Deployment(Right::Deploy, |call, record| {
             Box::pin(deployments::cancel(call, record))
         }),
+    )
+    .doc(
+        Doc::of("Cancel a deployment; answered when nothing of it runs any more")
+            .gives::<Record>(200, "Its record"),
     ),
     route(
         Method::PUT,
@@ -154,6 +239,11 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(holds::put(call, project))
         }),
+    )
+    .doc(
+        Doc::of("Refuse deployments of a project, with a reason")
+            .takes::<holds::Hold>()
+            .gives::<HoldView>(200, "The hold"),
     ),
     route(
         Method::DELETE,
@@ -161,18 +251,27 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(holds::release(call, project))
         }),
-    ),
+    )
+    .doc(Doc::of("Take deployments of a project again").gives_nothing(204, "It is released")),
     route(
         Method::DELETE,
         "/v1/projects/{project}/lease",
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(projects::unlock(call, project))
         }),
+    )
+    .doc(
+        Doc::of("Break the lease of a project's running deployment")
+            .gives::<projects::Unlocked>(200, "From whom it was taken"),
     ),
     route(
         Method::GET,
         "/v1/projects",
         Access::Token(|call, identity| Box::pin(projects::list(call, identity))),
+    )
+    .doc(
+        Doc::of("The projects that the token may see, by name")
+            .gives::<projects::Page>(200, "All of them"),
     ),
     route(
         Method::GET,
@@ -180,6 +279,10 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Access::Project(Right::Read, |call, project| {
             Box::pin(projects::show(call, project))
         }),
+    )
+    .doc(
+        Doc::of("One project: what it serves, and its newest deployment")
+            .gives::<ProjectView>(200, "The project"),
     ),
     // Their names tell what a project talks to: that is for those who may change it.
     route(
@@ -188,6 +291,10 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(secrets::list(call, project))
         }),
+    )
+    .doc(
+        Doc::of("The names of a project's secrets")
+            .gives::<secrets::Page>(200, "Their names and times, never their values"),
     ),
     route(
         Method::PUT,
@@ -195,6 +302,12 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(secrets::put(call, project))
         }),
+    )
+    .doc(
+        Doc::of("Set a secret, new or in place of an earlier one")
+            .takes_bytes(&["application/octet-stream"])
+            .gives::<StoredSecret>(200, "It took the place of an earlier one")
+            .gives::<StoredSecret>(201, "It is new"),
     ),
     route(
         Method::DELETE,
@@ -202,45 +315,113 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         Access::Project(Right::Deploy, |call, project| {
             Box::pin(secrets::remove(call, project))
         }),
-    ),
+    )
+    .doc(Doc::of("Forget a secret").gives_nothing(204, "It is gone")),
     route(
         Method::GET,
         "/v1/plugins",
         Access::Token(|call, _| Box::pin(plugins::list(call))),
-    ),
+    )
+    .doc(Doc::of("The admitted plugins").gives::<plugins::Page>(200, "All of them")),
     route(
         Method::GET,
-        "/v1/plugins/{name}/{version}",
+        PLUGIN,
         Access::Token(|call, _| Box::pin(plugins::show(call))),
-    ),
+    )
+    .doc(Doc::of("One plugin").gives::<PluginView>(200, "The plugin")),
     route(
         Method::PUT,
-        "/v1/plugins/{name}/{version}",
+        PLUGIN,
         Access::Admin(|call| Box::pin(plugins::admit(call))),
+    )
+    .doc(
+        Doc::of("Admit a component as a plugin")
+            .header("Cofferdam-Signature", "a .minisig file in base64")
+            .takes_bytes(&["application/wasm", "application/octet-stream"])
+            .gives::<PluginView>(201, "It is admitted"),
     ),
     route(
         Method::DELETE,
-        "/v1/plugins/{name}/{version}",
+        PLUGIN,
         Access::Admin(|call| Box::pin(plugins::remove(call))),
+    )
+    .doc(Doc::of("Remove a plugin").gives_nothing(204, "It is gone")),
+    route(
+        Method::GET,
+        TOKENS,
+        Access::Admin(|call| Box::pin(tokens::list(call))),
+    )
+    .doc(
+        Doc::of("The tokens: what they are called and what they allow")
+            .gives::<tokens::Page>(200, "All of them"),
+    ),
+    route(
+        Method::POST,
+        TOKENS,
+        Access::Admin(|call| Box::pin(tokens::create(call))),
+    )
+    .doc(
+        Doc::of("Make a token")
+            .takes::<NewToken>()
+            .gives::<tokens::Made>(201, "The token, shown now and never again"),
+    ),
+    route(
+        Method::DELETE,
+        "/v1/tokens/{token}",
+        Access::Admin(|call| Box::pin(tokens::revoke(call))),
+    )
+    .doc(
+        Doc::of("Revoke a token; what it had begun ends")
+            .gives_nothing(204, "It opens nothing any more"),
     ),
     route(
         Method::GET,
         "/v1/audit",
         Access::Admin(|call| Box::pin(audit::list(call))),
+    )
+    .doc(
+        Doc::of("Who did what, newest first")
+            .query("project", "only what was done to this project")
+            .query("before", "only rows older than this number")
+            .query("limit", "how many at most, 1 to 200")
+            .gives::<audit::Page>(200, "A page of the audit log"),
     ),
 ];
+
+/// What both methods of a deployment do.
+const CREATE_DOC: Doc = Doc::of("Deploy a package")
+    .header("Cofferdam-Head", "the head of a raw body, as JSON")
+    .header(
+        "Idempotency-Key",
+        "the same key and body give the same deployment",
+    )
+    .takes_bytes(&[
+        "multipart/form-data",
+        "application/json",
+        "application/octet-stream",
+        "application/x-tar",
+        "application/gzip",
+        "application/zstd",
+        "application/zip",
+    ])
+    .gives::<Record>(202, "The package is durable, and the pipeline runs")
+    .gives_bytes(
+        200,
+        "Its events as they happen, when they are accepted",
+        "text/event-stream",
+    );
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_the_probes_are_open() {
+    fn only_the_probes_and_the_document_are_open() {
         for endpoint in ENDPOINTS {
             let open = matches!(endpoint.access, Access::Open(_));
             assert_eq!(
                 open,
-                is_quiet(endpoint.path),
+                [HEALTHZ, READYZ, OPENAPI].contains(&endpoint.path),
                 "{} {}",
                 endpoint.method,
                 endpoint.path
@@ -254,7 +435,7 @@ mod tests {
             let wanted = match endpoint.access {
                 Access::Project(..) => Some("{project}"),
                 Access::Deployment(..) => Some("{id}"),
-                Access::Open(_) | Access::Token(_) | Access::Admin(_) => None,
+                Access::Open(_) | Access::Token(_) | Access::Reader(_) | Access::Admin(_) => None,
             };
             for parameter in ["{project}", "{id}"] {
                 let there = endpoint.path.contains(parameter);

@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse as _, Response};
 use cofferdam_deploy::{MAX_SECRET_BYTES, NameError, ProjectName, SecretName, SecretView};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -10,8 +11,9 @@ use super::problem::Problem;
 use super::{Call, json};
 use crate::upload::body::UploadBody;
 
-#[derive(Serialize)]
-struct Page {
+/// A list of secrets.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Page {
     secrets: Vec<SecretView>,
 }
 

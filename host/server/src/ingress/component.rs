@@ -42,15 +42,22 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Answers a request by a component. `peer` is whom the request came from.
+/// Whom a request came from, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Caller {
+    pub(super) peer: Option<IpAddr>,
+    pub(super) over_tls: bool,
+}
+
+/// Answers a request by a component.
 pub(super) async fn answer(
     service: &HttpService,
     route: &Arc<Route>,
-    peer: Option<IpAddr>,
+    caller: Caller,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    if !prepare(&mut parts, peer) {
+    if !prepare(&mut parts, caller) {
         return no_address();
     }
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
@@ -104,7 +111,13 @@ where
 
 /// Makes a request what the component should see: an absolute target, no header of the connection, and
 /// where it came from as we know it, not as the client says. False when there is no such request.
-fn prepare(parts: &mut Parts, peer: Option<IpAddr>) -> bool {
+fn prepare(parts: &mut Parts, caller: Caller) -> bool {
+    let Caller { peer, over_tls } = caller;
+    let scheme = if over_tls {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
     let authority = match parts.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
         None => parts.headers.get(HOST).cloned(),
@@ -113,7 +126,7 @@ fn prepare(parts: &mut Parts, peer: Option<IpAddr>) -> bool {
         return false;
     };
     let target = Uri::builder()
-        .scheme(Scheme::HTTP)
+        .scheme(scheme)
         .authority(authority.as_bytes())
         .path_and_query(
             parts
@@ -147,10 +160,11 @@ fn prepare(parts: &mut Parts, peer: Option<IpAddr>) -> bool {
     {
         parts.headers.insert(FORWARDED_FOR, peer);
     }
+    let proto = if over_tls { "https" } else { "http" };
     parts.headers.insert(FORWARDED_HOST, authority.clone());
     parts
         .headers
-        .insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        .insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
     parts.headers.insert(HOST, authority);
     true
 }

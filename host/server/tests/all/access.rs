@@ -89,7 +89,6 @@ async fn what_is_no_route_is_404_and_another_method_405() {
         "/v1/",
         "/v1/deployment",
         "/v1/deployments/",
-        "/metrics",
         "//healthz",
         "/v2/x",
     ] {

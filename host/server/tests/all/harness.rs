@@ -91,6 +91,7 @@ impl TestServer {
             .trim()
             .to_owned();
         // Tests share the server and not their runtimes, so no connection outlives its request.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)

@@ -11,7 +11,11 @@ use super::*;
 
 fn prepared(request: http::request::Builder) -> Option<Parts> {
     let (mut parts, ()) = request.body(()).unwrap().into_parts();
-    prepare(&mut parts, Some("::ffff:192.0.2.7".parse().unwrap())).then_some(parts)
+    let caller = Caller {
+        peer: Some("::ffff:192.0.2.7".parse().unwrap()),
+        over_tls: false,
+    };
+    prepare(&mut parts, caller).then_some(parts)
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::Ingress;
-use crate::connections::{self, ConnectionLimits};
+use crate::connections::{self, ConnectionFigures, ConnectionLimits, Listening};
 
 /// A tree under a temporary directory, the site's root one level below it so that there is an outside.
 pub(in super::super) struct Tree {
@@ -90,12 +90,13 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        tokio::spawn(connections::serve(
+        let listening = Listening {
             listener,
-            service,
-            ConnectionLimits::default(),
-            shutdown.clone(),
-        ));
+            limits: ConnectionLimits::default(),
+            tls: None,
+            figures: ConnectionFigures::default(),
+        };
+        tokio::spawn(connections::serve(listening, service, shutdown.clone()));
         Server {
             address,
             routes,
