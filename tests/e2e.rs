@@ -16,7 +16,8 @@
 //! | `watching` | events joined late, resumed, and left |
 //! | `queueing` | one deployment of a project at a time: queue, lease, keys, holds, the cap on steps |
 //! | `cancelling` | what is cancelled has stopped when that is acknowledged |
-//! | `crashing` | clients that go away, and a server that is killed |
+//! | `crashing` | clients that go away |
+//! | `recovering` | a server that is killed at every boundary of the journal, and goes on where it can |
 //! | `authoring` | a new plugin, its tests, its fixtures |
 //! | `plugins` | plugins from files, URLs and registries: shown, signed, removed, cleaned up after |
 //! | `serving` | tokens, TLS, and thousands of silent connections |
@@ -56,6 +57,8 @@ mod policy;
 mod queueing;
 #[path = "e2e/reaching.rs"]
 mod reaching;
+#[path = "e2e/recovering.rs"]
+mod recovering;
 #[path = "e2e/reproducing.rs"]
 mod reproducing;
 #[path = "e2e/secrets.rs"]

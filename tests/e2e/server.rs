@@ -61,7 +61,15 @@ impl Server {
         Self::start_on_with(data, &[])
     }
 
-    fn start_on_with(data: &Path, arguments: &[&str]) -> Self {
+    /// A server on a given data directory that meets with a fault: see `cofferdam_deploy::faults`.
+    pub(crate) fn start_faulty(data: &Path, fault: &str) -> Self {
+        let mut command = cofferdam();
+        command.env("COFFERDAM_FAULT", fault);
+        Self::run(command, data, &[])
+    }
+
+    /// A server on a given data directory, with more arguments.
+    pub(crate) fn start_on_with(data: &Path, arguments: &[&str]) -> Self {
         Self::run(cofferdam(), data, arguments)
     }
 
@@ -123,6 +131,22 @@ impl Server {
     /// What the server has written to its standard error.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it still runs\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Asks it to stop, as an orchestrator does.
+    pub(crate) fn terminate(&self) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
     /// Kills it at once, as the kernel would, and waits until it is gone.

@@ -203,6 +203,9 @@ pub(crate) struct ListenArgs {
     /// How many steps run at a time, over all projects [default: two for each processor, at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=120))]
     pub(crate) max_steps: Option<u16>,
+    /// How long running steps may take to end when the server is stopped, in seconds; the next start resumes the rest
+    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+    pub(crate) grace: u16,
     /// How the server's own log is written to standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

@@ -245,11 +245,20 @@ impl Catalog {
 
     /// Takes away the files that no record names: of admissions that a crash cut off, and of removals.
     pub(crate) async fn collect_orphans(&self) -> Result<(), Error> {
+        let _change = self.changing.write().await;
         let rows = self.ledger.plugins(None).await?;
-        let known: HashSet<PathBuf> = rows
+        let mut known: HashSet<PathBuf> = rows
             .iter()
             .map(|row| self.path(&row.digest))
             .collect::<Result<_, _>>()?;
+        // Of plugins that were removed and that a deployment is going to run all the same.
+        let leased: Vec<String> = {
+            let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+            leases.keys().cloned().collect()
+        };
+        for digest in leased.iter().filter(|digest| self.is_leased(digest)) {
+            known.insert(self.path(digest)?);
+        }
         let directory = self.directory.clone();
         let sandbox = self.sandbox.clone();
         blocking(move || {
@@ -374,6 +383,27 @@ impl Catalog {
             phases: view.phases,
             config_schema: view.config_schema,
         })
+    }
+
+    /// A plugin that was resolved before the host was last started. It may have been removed since: its component
+    /// stays for as long as this is held.
+    pub(crate) async fn recall(
+        &self,
+        label: String,
+        name: PluginName,
+        version: Version,
+        digest: String,
+    ) -> Resolved {
+        let _unchanged = self.changing.read().await;
+        Resolved {
+            label,
+            name,
+            version,
+            _lease: self.lease(&digest),
+            digest,
+            phases: Vec::new(),
+            config_schema: None,
+        }
     }
 
     async fn known(&self) -> Result<String, Error> {

@@ -31,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use durable::{make_durable, publish};
+pub use durable::{make_durable, publish, sync_tree};
 pub use trash::{discard, empty_trash};
 pub use walk::inspect;
 

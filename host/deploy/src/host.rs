@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cofferdam_blobs::Store;
 use cofferdam_ledger::Ledger;
 use cofferdam_sandbox::worker::Isolation;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::activation::Activator;
@@ -96,6 +96,10 @@ pub(crate) struct Inner {
     /// Where the ingress listens, and whether it speaks TLS.
     ingress: Mutex<Option<(SocketAddr, bool)>>,
     stopping: AtomicBool,
+    /// Whether what the last run left is in order.
+    pub(crate) recovered: watch::Sender<bool>,
+    /// Whether no deployment begins another step.
+    pausing: watch::Sender<bool>,
 }
 
 impl Host {
@@ -111,7 +115,7 @@ impl Host {
     /// Whether deployments are accepted.
     #[must_use]
     pub fn ready(&self) -> bool {
-        !self.inner.stopping.load(Ordering::SeqCst)
+        !self.inner.stopping.load(Ordering::SeqCst) && *self.inner.recovered.borrow()
     }
 
     /// The bearer tokens.

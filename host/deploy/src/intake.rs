@@ -8,6 +8,7 @@ use cofferdam_blobs::{BlobInfo, Ingest};
 use cofferdam_ledger::Durability;
 
 use crate::error::Error;
+use crate::faults::point;
 use crate::head::ExpectedDigest;
 use crate::host::Inner;
 use crate::live::{Live, PackageState};
@@ -134,6 +135,7 @@ impl Intake {
                 return Err(error);
             }
         };
+        point("package-stored");
         if let Err(error) = check(&info, self.expected.as_ref()) {
             self.abandon(&error);
             self.host.blobs.remove(info.id).await?;
@@ -161,6 +163,7 @@ impl Intake {
                 return Err(error);
             }
         }
+        point("package-recorded");
         self.live.log.sync().await?;
         self.host.queue.settle(&self.live.project, self.live.id);
         let record = self.host.record(self.live.id).await;

@@ -23,7 +23,8 @@
 //! | [`events`] | the append-only log of a deployment, its replay and its live subscribers |
 //! | `status` | the state, derived in one function from what was recorded |
 //! | `ending` | the last events of a log, for the pipeline and for recovery |
-//! | `recovery` | what a start does about what the last run left |
+//! | `journal`, `recovery` | what is about to be done to the disk; what a start does about what the last run left |
+//! | [`faults`] | where tests kill the host |
 //! | `secrets` | values that steps are granted by name, sealed at rest |
 //! | `meter` | figures about what the host does |
 //! | `schema` | JSON schemas of texts with rules |
@@ -61,6 +62,7 @@ mod data_dir;
 mod ending;
 mod error;
 pub mod events;
+pub mod faults;
 pub mod freeze;
 mod grant;
 pub mod head;
@@ -68,6 +70,7 @@ mod hold;
 mod host;
 mod idempotency;
 mod intake;
+mod journal;
 mod lease;
 mod live;
 mod meter;

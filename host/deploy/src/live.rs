@@ -34,6 +34,16 @@ pub(crate) struct Stop {
     pub(crate) message: String,
 }
 
+/// The code of a stop that ends nothing: the deployment waits for the next start of the host.
+const PAUSED: &str = "paused";
+
+impl Stop {
+    /// Whether the deployment does not end by this.
+    pub(crate) fn is_pause(&self) -> bool {
+        self.code == PAUSED
+    }
+}
+
 /// A deployment in flight.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -71,7 +81,34 @@ impl Live {
         log: EventWriter,
         ledger: Ledger,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::at(id, project, body, 1, log, ledger))
+    }
+
+    /// A deployment of an earlier run of the host, whose package is durable.
+    pub(crate) fn resumed(
+        id: DeploymentId,
+        project: ProjectName,
+        body: Body,
+        version: u64,
+        log: EventWriter,
+        ledger: Ledger,
+    ) -> Arc<Self> {
+        let received = body.package.bytes.unwrap_or_default();
+        let live = Self::at(id, project, body, version, log, ledger);
+        live.received.store(received, Ordering::Relaxed);
+        live.package.send_replace(PackageState::Durable);
+        Arc::new(live)
+    }
+
+    fn at(
+        id: DeploymentId,
+        project: ProjectName,
+        body: Body,
+        version: u64,
+        log: EventWriter,
+        ledger: Ledger,
+    ) -> Self {
+        Self {
             id,
             project,
             log,
@@ -79,13 +116,23 @@ impl Live {
             fence: AtomicU64::new(0),
             received: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            state: Mutex::new(State { body, version: 1 }),
+            state: Mutex::new(State { body, version }),
             known: std::sync::Mutex::default(),
             package: watch::Sender::new(PackageState::Arriving),
             stop: watch::Sender::new(None),
             failing: watch::Sender::new(false),
             ended: watch::Sender::new(false),
-        })
+        }
+    }
+
+    /// Looks at the record.
+    pub(crate) async fn read<T>(&self, look: impl FnOnce(&Body) -> T) -> T {
+        look(&self.state.lock().await.body)
+    }
+
+    /// Asks the deployment to stop without an end: the next start resumes it.
+    pub(crate) fn pause(&self) {
+        self.stop(PAUSED, "the server is stopping");
     }
 
     /// Changes the record: in the ledger first, then in memory. `extra` goes into the same commit. Returns

@@ -17,14 +17,16 @@ use crate::catalog::blocking;
 use crate::ending;
 use crate::error::Error;
 use crate::events::EventKind;
+use crate::faults::point;
 use crate::freeze::{self, Tree};
 use crate::head::Strategy;
 use crate::hold;
 use crate::host::Inner;
-use crate::live::{Live, PackageState};
+use crate::journal::Intent;
+use crate::live::{Live, PackageState, Stop};
 use crate::plan::Plan;
 use crate::queue::{Permit, Turn};
-use crate::record::{ErrorRecord, EventsRecord, ReleaseRecord, Service, StepStatus, Time};
+use crate::record::{ErrorRecord, EventsRecord, ReleaseRecord, Service, Time};
 use crate::status::Status;
 
 /// The directory, in a deployment's staging, that becomes the release.
@@ -35,94 +37,131 @@ pub(crate) struct Run {
     pub(crate) host: Arc<Inner>,
     pub(crate) live: Arc<Live>,
     pub(crate) plan: Plan,
-    pub(crate) package: Reader,
+    /// The step to begin with; one behind the last stands for the activation.
+    pub(crate) from: usize,
+    /// What the first step reads.
+    pub(crate) package: Option<Reader>,
     pub(crate) turn: oneshot::Receiver<Turn>,
+}
+
+/// Why a run does not come to a good end.
+enum Halt {
+    /// The deployment has failed, or was cancelled.
+    Failed(ErrorRecord),
+    /// The host stops, and the deployment waits for its next start.
+    Paused,
+}
+
+impl From<ErrorRecord> for Halt {
+    fn from(error: ErrorRecord) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Stop> for Halt {
+    fn from(stop: Stop) -> Self {
+        if stop.is_pause() {
+            Self::Paused
+        } else {
+            Self::Failed(stop.into())
+        }
+    }
+}
+
+/// A run that did not come to a good end, and the right to run, which is kept until that is recorded.
+struct Exit {
+    halt: Halt,
+    permit: Option<Permit>,
 }
 
 impl Run {
     /// Runs to the end, whatever it is, and leaves nothing behind but the record, the events and, on
-    /// success, the release.
+    /// success, the release; or to the end of the host, and leaves what the next start needs.
     pub(crate) async fn finish(self) {
-        let Self {
-            host,
-            live,
-            plan,
-            package,
-            turn,
-        } = self;
-        let ended = match drive(&host, &live, plan, package, turn).await {
+        let (host, live) = (self.host.clone(), self.live.clone());
+        let (ended, is_over) = match self.drive().await {
             Ok(permit) => {
                 drop(permit);
-                Ok(())
+                (Ok(()), true)
             }
-            Err(failure) => end_badly(&host, &live, failure).await,
+            Err(Exit { halt, permit }) => match halt {
+                Halt::Failed(error) => (end_badly(&host, &live, error, permit).await, true),
+                // Its sender is about to be cut off, and its bytes with it.
+                Halt::Paused if !matches!(*live.package.borrow(), PackageState::Durable) => {
+                    let error = ErrorRecord::new(
+                        "upload_interrupted",
+                        "the server was stopped before the package was durable; send it again",
+                    );
+                    (end_badly(&host, &live, error, permit).await, true)
+                }
+                Halt::Paused => (leave(&live).await, false),
+            },
         };
         if let Err(error) = ended {
             // The ledger or the log cannot be written. The next start finds the deployment unfinished.
             let error = loggable(&live.redactor(), &error);
             tracing::error!(deployment = %live.id, error, "the end of a deployment could not be recorded");
         }
-        host.forget(&live).await;
+        host.forget(&live, is_over).await;
     }
-}
 
-/// A failed run: what to record, and the right to run, which is kept until that is done.
-struct Failure {
-    error: ErrorRecord,
-    permit: Option<Permit>,
-}
-
-async fn drive(
-    host: &Arc<Inner>,
-    live: &Arc<Live>,
-    plan: Plan,
-    package: Reader,
-    turn: oneshot::Receiver<Turn>,
-) -> Result<Permit, Failure> {
-    let permit = match wait_for_turn(live, turn).await {
-        Ok(permit) => permit,
-        Err(error) => {
-            return Err(Failure {
-                error,
-                permit: None,
-            });
+    async fn drive(self) -> Result<Permit, Exit> {
+        let Self {
+            host,
+            live,
+            plan,
+            from,
+            package,
+            turn,
+        } = self;
+        let permit = match wait_for_turn(&host, &live, turn).await {
+            Ok(permit) => permit,
+            Err(halt) => return Err(Exit { halt, permit: None }),
+        };
+        let ended = match take_the_right(&host, &live).await {
+            Ok(()) => proceed(&host, &live, plan, from, package).await,
+            Err(halt) => Err(halt),
+        };
+        match ended {
+            Ok(()) => Ok(permit),
+            Err(halt) => Err(Exit {
+                halt,
+                permit: Some(permit),
+            }),
         }
-    };
-    let ended = match take_the_right(host, live).await {
-        Ok(()) => proceed(host, live, plan, package).await,
-        Err(error) => Err(error),
-    };
-    match ended {
-        Ok(()) => Ok(permit),
-        Err(error) => Err(Failure {
-            error,
-            permit: Some(permit),
-        }),
     }
 }
 
-async fn wait_for_turn(live: &Live, turn: oneshot::Receiver<Turn>) -> Result<Permit, ErrorRecord> {
+async fn wait_for_turn(
+    host: &Inner,
+    live: &Live,
+    turn: oneshot::Receiver<Turn>,
+) -> Result<Permit, Halt> {
     tokio::select! {
         stop = live.stopped() => Err(stop.into()),
         turn = turn => match turn {
             Ok(Turn::Run(permit)) => Ok(permit),
             Ok(Turn::Superseded(by)) => {
-                Err(ErrorRecord::new("superseded", format!("the newer deployment {by} took its place")))
+                Err(ErrorRecord::new("superseded", format!("the newer deployment {by} took its place")).into())
             }
-            Err(_) => Err(ErrorRecord::new("internal", "the queue was closed")),
+            Err(_) => Err(ErrorRecord::new("internal", "the queue was closed").into()),
         },
+        () = host.pausing() => Err(Halt::Paused),
     }
 }
 
 /// Takes the project's lease, unless the project was put under a hold while the deployment waited.
-async fn take_the_right(host: &Inner, live: &Live) -> Result<(), ErrorRecord> {
+async fn take_the_right(host: &Inner, live: &Live) -> Result<(), Halt> {
+    if host.is_pausing() {
+        return Err(Halt::Paused);
+    }
     let taken = async {
         hold::check(&host.ledger, &live.project).await?;
         host.take_lease(live).await
     };
     tokio::select! {
         stop = live.stopped() => Err(stop.into()),
-        taken = taken => taken.map_err(report(live)),
+        taken = taken => taken.map_err(|error| report(live)(error).into()),
     }
 }
 
@@ -130,12 +169,12 @@ async fn proceed(
     host: &Arc<Inner>,
     live: &Arc<Live>,
     plan: Plan,
-    package: Reader,
-) -> Result<(), ErrorRecord> {
+    from: usize,
+    mut package: Option<Reader>,
+) -> Result<(), Halt> {
     let Plan { steps, strategy } = plan;
-    let mut package = Some(package);
-    let mut services = Vec::new();
-    for (at, planned) in steps.iter().enumerate() {
+    let mut services = live.read(|body| body.journal.services.clone()).await;
+    for (at, planned) in steps.iter().enumerate().skip(from) {
         let outputs = step::run(host, live, at, planned, package.take()).await?;
         // Only the load step describes services; what another calls so is an output like any other.
         if planned.phase == cofferdam_sandbox::Phase::Load {
@@ -151,10 +190,11 @@ async fn proceed(
         state = live.package_settled() => match state {
             PackageState::Durable => {}
             _ => return Err(live.stop_reason().map_or_else(
-                || ErrorRecord::new("upload_interrupted", "the package did not arrive whole"),
-                ErrorRecord::from,
+                || ErrorRecord::new("upload_interrupted", "the package did not arrive whole").into(),
+                Halt::from,
             )),
         },
+        () = host.pausing() => return Err(Halt::Paused),
     }
     live.log
         .append(
@@ -165,13 +205,18 @@ async fn proceed(
         .await
         .map_err(|error| report(live)(error.into()))?;
 
-    let (root, tree) = freeze_release(host, live).await.map_err(report(live))?;
+    let (root, tree) = freeze_release(host, live, &services)
+        .await
+        .map_err(report(live))?;
     let activated = activate(host, live, strategy, &root, tree, services).await;
     if let Err(error) = activated {
-        host.discard(root).await;
-        return Err(live
+        let halt = live
             .stop_reason()
-            .map_or_else(|| report(live)(error), ErrorRecord::from));
+            .map_or_else(|| report(live)(error).into(), Halt::from);
+        if let Halt::Failed(_) = halt {
+            host.discard(root).await;
+        }
+        return Err(halt);
     }
     Ok(())
 }
@@ -196,21 +241,39 @@ fn read_services(
 }
 
 /// From the staged files to a release at its place, durable, and known to nobody yet.
-async fn freeze_release(host: &Arc<Inner>, live: &Live) -> Result<(PathBuf, Tree), Error> {
+async fn freeze_release(
+    host: &Arc<Inner>,
+    live: &Live,
+    services: &[Service],
+) -> Result<(PathBuf, Tree), Error> {
     let staged = host.data.staging(live.id).join(RELEASE);
     let release = host.data.release(&live.project, live.id);
     let parent = release
         .parent()
         .expect("a release lies in its project's directory")
         .to_owned();
-    blocking(move || {
-        crate::data_dir::make_dir(&parent)?;
-        let tree = freeze::inspect(&staged)?;
-        freeze::make_durable(&staged)?;
-        freeze::publish(&staged, &release)?;
-        Ok((release, tree))
+    let tree = {
+        let staged = staged.clone();
+        blocking(move || {
+            crate::data_dir::make_dir(&parent)?;
+            let tree = freeze::inspect(&staged)?;
+            freeze::make_durable(&staged)?;
+            Ok::<_, Error>(tree)
+        })
+        .await??
+    };
+    point("release-frozen");
+    live.record(Durability::Process, Vec::new(), |body| {
+        body.journal.intent = Some(Intent::Publish);
+        body.journal.kept = body.steps.len();
+        body.journal.services = services.to_vec();
     })
-    .await?
+    .await?;
+    point("publish-intended");
+    let place = release.clone();
+    blocking(move || freeze::publish(&staged, &place)).await??;
+    point("release-published");
+    Ok((release, tree))
 }
 
 /// Starts the services beside what is served, records release, pointer and end in one commit, and then
@@ -231,6 +294,7 @@ async fn activate(
         services: &services,
     };
     let routes = host.activator.start(&candidate).await?;
+    point("services-started");
     // The last moment at which a stop is heeded: from here on the release is live.
     if live.stop_reason().is_some() {
         return Err(Error::Stopping);
@@ -276,17 +340,22 @@ async fn activate(
         .record(Durability::Power, changes, |body| {
             body.release = Some(record.clone());
             body.events = events;
+            body.forget_the_way();
         })
         .await;
     if let Err(error) = recorded {
         host.routes.replace(&live.project, &before);
         return Err(error);
     }
+    point("activation-recorded");
     host.routes.replace(&live.project, &routes);
+    point("routes-replaced");
 
     // The end is recorded: nothing that fails below changes it, and recovery writes what is missing.
     let said = ending::write(&live.log, Status::Succeeded, None, Some(&record)).await;
+    point("end-written");
     host.discard(host.data.staging(live.id)).await;
+    point("staging-discarded");
     if let Err(error) = said {
         tracing::error!(deployment = %live.id, error = error.chain(), "the last events could not be written");
     }
@@ -302,11 +371,33 @@ fn events_at_the_end(live: &Live, still_to_come: u64) -> EventsRecord {
     }
 }
 
-async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Result<(), Error> {
-    let Failure { mut error, permit } = failure;
+/// Leaves a deployment to the next start.
+async fn leave(live: &Live) -> Result<(), Error> {
+    live.record(Durability::Process, Vec::new(), |body| {
+        body.journal.intent = Some(Intent::Pause);
+    })
+    .await?;
+    live.log.sync().await?;
+    Ok(())
+}
+
+async fn end_badly(
+    host: &Arc<Inner>,
+    live: &Arc<Live>,
+    mut error: ErrorRecord,
+    permit: Option<Permit>,
+) -> Result<(), Error> {
     // A guest can put a secret into the name of a file that the release is refused for.
     error.message = live.redactor().text(error.message).into_owned();
     live.mark_failing();
+    let intent = Intent::TearDown {
+        error: error.clone(),
+    };
+    live.record(Durability::Process, Vec::new(), |body| {
+        body.journal.intent = Some(intent);
+    })
+    .await?;
+    point("teardown-intended");
     // A package of which every byte has arrived gets its digests into the record all the same, unless somebody waits
     // for the deployment to stop.
     let settling = matches!(*live.package.borrow(), PackageState::Settling);
@@ -315,22 +406,21 @@ async fn end_badly(host: &Arc<Inner>, live: &Arc<Live>, failure: Failure) -> Res
         live.package_settled().await;
     }
     host.discard(host.data.staging(live.id)).await;
+    point("staging-discarded");
     live.log.sync().await?;
     let events = events_at_the_end(live, ending::EVENTS_AFTER_FAILURE);
     let recorded = error.clone();
     let status = live
         .record(Durability::Power, Vec::new(), |body| {
-            for step in &mut body.steps {
-                if matches!(step.status, StepStatus::Queued | StepStatus::Running) {
-                    step.status = StepStatus::Cancelled;
-                }
-            }
-            body.error = Some(recorded);
+            body.fail(recorded);
             body.events = events;
         })
         .await?;
+    point("failure-recorded");
     drop(permit);
-    ending::write(&live.log, status, Some(&error), None).await
+    ending::write(&live.log, status, Some(&error), None).await?;
+    point("end-written");
+    Ok(())
 }
 
 /// What a user is told of an error of ours: its own words when it is about what they sent, and only that

@@ -1,6 +1,8 @@
 //! What a deployment will run, settled before a byte of its package is read.
 
-use cofferdam_sandbox::{Phase, Secrets};
+use cofferdam_sandbox::{HostPort, Limits, NetGrant, Phase, Secrets};
+use semver::Version;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Resolved};
@@ -8,7 +10,7 @@ use crate::check::{Check, StepCheck};
 use crate::error::Error;
 use crate::grant::{Asker, Decision, Grant, decide};
 use crate::head::{Head, Request, Step, Strategy};
-use crate::name::{PluginRef, ProjectName};
+use crate::name::{PluginName, PluginRef, ProjectName};
 use crate::policy::Policy;
 use crate::record::StepRecord;
 use crate::secrets::{self, SecretStore};
@@ -39,6 +41,16 @@ pub(crate) struct PlannedStep {
     pub(crate) grant: Grant,
     /// Whether it sees no time, chance or machine of its own.
     pub(crate) reproducible: bool,
+}
+
+/// What a record keeps of a planned step, beside what its head and its step record say: a deployment that is resumed
+/// runs what was settled when it was accepted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PlanRecord {
+    plugin: PluginName,
+    version: Version,
+    limits: Limits,
+    cache_bytes: u64,
 }
 
 /// A step of a head, with its name and its place.
@@ -101,6 +113,74 @@ impl Plan {
         })
     }
 
+    /// The plan of a deployment that was accepted before: the plugins and grants of then. Only what the operator says of
+    /// networks as such is of now.
+    pub(crate) async fn recall(
+        head: &Head,
+        records: &[StepRecord],
+        kept: &[PlanRecord],
+        catalog: &Catalog,
+        policy: &Policy,
+    ) -> Result<Self, Error> {
+        let mut planned = Vec::new();
+        for ((step, record), kept) in steps(head)?.into_iter().zip(records).zip(kept) {
+            let PipelineStep { name, phase, step } = step;
+            let hosts: Vec<HostPort> = record
+                .grant
+                .iter()
+                .flat_map(|grant| &grant.net)
+                .filter_map(|host| host.parse().ok())
+                .collect();
+            let net = if hosts.is_empty() {
+                NetGrant::default()
+            } else {
+                NetGrant {
+                    hosts,
+                    allow_ranges: policy.network().allow_ranges.clone(),
+                    extra_roots: policy.network().extra_roots.clone(),
+                }
+            };
+            let plugin = catalog
+                .recall(
+                    record.plugin.clone(),
+                    kept.plugin.clone(),
+                    kept.version.clone(),
+                    record.digest.clone(),
+                )
+                .await;
+            planned.push(PlannedStep {
+                name,
+                phase,
+                plugin,
+                config: step.config,
+                grant: Grant {
+                    env: step.request.env,
+                    limits: kept.limits.clone(),
+                    secrets: step.request.secrets,
+                    net,
+                    cache: step.request.cache,
+                    cache_bytes: kept.cache_bytes,
+                },
+                reproducible: head.reproducible,
+            });
+        }
+        Ok(Self {
+            steps: planned,
+            strategy: head.strategy,
+        })
+    }
+
+    /// What [`Self::recall`] needs and nothing else says.
+    pub(crate) fn kept(&self) -> Vec<PlanRecord> {
+        let kept = |step: &PlannedStep| PlanRecord {
+            plugin: step.plugin.name.clone(),
+            version: step.plugin.version.clone(),
+            limits: step.grant.limits.clone(),
+            cache_bytes: step.grant.cache_bytes,
+        };
+        self.steps.iter().map(kept).collect()
+    }
+
     /// Opens every secret that a step was granted, and forgets it again: one that is missing is said before a byte of
     /// the package is read.
     pub(crate) async fn check_secrets(
@@ -151,6 +231,19 @@ impl Plan {
                 )
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+impl PlanRecord {
+    /// One like any other.
+    pub(crate) fn sample() -> Self {
+        Self {
+            plugin: "p".parse().expect("it is a name"),
+            version: Version::new(1, 0, 0),
+            limits: Limits::default(),
+            cache_bytes: 0,
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use crate::error::Error;
 use crate::events::Summary;
 use crate::grant::GrantRecord;
 use crate::head::{Head, Request};
+use crate::journal::Journal;
 use crate::name::{DeploymentId, ProjectName, ServiceName};
+use crate::plan::PlanRecord;
 use crate::status::{Status, derive};
 
 /// A deployment as a client sees it (DESIGN section 6).
@@ -54,6 +56,11 @@ pub(crate) struct Body {
     pub(crate) release: Option<ReleaseRecord>,
     pub(crate) error: Option<ErrorRecord>,
     pub(crate) events: EventsRecord,
+    /// What was settled when the deployment was accepted, and is not in its steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) plan: Vec<PlanRecord>,
+    #[serde(default, skip_serializing_if = "Journal::is_empty")]
+    pub(crate) journal: Journal,
 }
 
 /// What is known of the package.
@@ -290,6 +297,24 @@ impl Body {
             what: format!("deployment {}", row.id),
             source,
         })
+    }
+
+    /// Ends the deployment badly: whatever of it ran or waited has been stopped.
+    pub(crate) fn fail(&mut self, error: ErrorRecord) {
+        for step in &mut self.steps {
+            if matches!(step.status, StepStatus::Running | StepStatus::Queued) {
+                step.status = StepStatus::Cancelled;
+                step.finished_at = Some(Time::now());
+            }
+        }
+        self.error = Some(error);
+        self.forget_the_way();
+    }
+
+    /// Leaves out what only a deployment under way needs.
+    pub(crate) fn forget_the_way(&mut self) {
+        self.plan = Vec::new();
+        self.journal = Journal::default();
     }
 
     pub(crate) fn to_json(&self) -> String {

@@ -1,38 +1,104 @@
 //! What a start does about what the last run left unfinished.
 //!
-//! The ledger is the truth. What it calls finished stays so, and only its last events may have to be
-//! written; everything else that was under way is failed with the code `interrupted`. Directories that no
-//! record names are taken away.
+//! The ledger is the truth. What it calls finished stays so, and only its last events may have to be written. What was
+//! under way goes on where the [`journal`](crate::journal) says that it can, or ends. Directories that no record
+//! names are taken away.
+//!
+//! Releases are served before any of this, which goes on beside the serving; the API waits for it.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use cofferdam_ledger::{Change, Durability};
+use cofferdam_ledger::{Change, DeploymentRow, Durability};
+use serde_json::json;
 
 use crate::activation::Candidate;
 use crate::cache;
 use crate::catalog::blocking;
+use crate::data_dir::make_dir;
 use crate::ending;
 use crate::error::Error;
-use crate::events::EventWriter;
+use crate::events::{EventKind, EventWriter};
+use crate::faults::point;
+use crate::freeze;
 use crate::host::Inner;
+use crate::journal::{self, Intent, Next};
+use crate::live::Live;
 use crate::name::{DeploymentId, ProjectName};
-use crate::record::{Body, ErrorRecord, ReleaseRecord, StepStatus, Time};
+use crate::pipeline::{RELEASE, Run};
+use crate::plan::Plan;
+use crate::record::{Body, ErrorRecord, ReleaseRecord, StepStatus};
 use crate::status::derive;
 
-pub(crate) async fn recover(host: &Arc<Inner>) -> Result<(), Error> {
-    // What serves, first: everything else can wait.
-    serve_active(host).await?;
-    interrupt_unfinished(host).await?;
+/// How long to wait before a recovery that failed is tried again: a full disk may be made room on meanwhile.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+/// Brings into order what the last run left, and lets the API answer when it is.
+pub(crate) async fn recover(host: Arc<Inner>) {
+    while let Err(error) = recover_once(&host).await {
+        tracing::error!(
+            error = error.chain(),
+            "what the last run left cannot be brought into order; it is tried again"
+        );
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+    host.recovered.send_replace(true);
+    host.tend_leases();
+}
+
+async fn recover_once(host: &Arc<Inner>) -> Result<(), Error> {
+    free_leases(host).await?;
+    let data = host.data.clone();
+    blocking(move || cache::recover(&data)).await??;
+    let mut runs = Vec::new();
+    for row in host.ledger.unfinished().await? {
+        let id = row.id;
+        match settle(host, row).await {
+            Ok(run) => runs.extend(run),
+            // One that cannot be recovered must not keep the others from it, nor the API from answering.
+            Err(error) => {
+                tracing::error!(deployment = %id, error = error.chain(), "a deployment cannot be recovered; the next start tries again");
+            }
+        }
+    }
+    let going_on: HashSet<PathBuf> = runs
+        .iter()
+        .map(|run| host.data.staging(run.live.id))
+        .collect();
+    sweep(host, &going_on).await?;
     complete_logs(host).await?;
-    sweep(host).await?;
     host.empty_trash();
+    // Oldest first, as they had come: of those that waited, the newest takes the place of the others again.
+    for Waiting { live, plan, from } in runs {
+        host.remember(&live);
+        let turn = host.queue.enter(&live.project, live.id);
+        host.queue.settle(&live.project, live.id);
+        tokio::spawn(run(host.clone(), live, plan, from, turn));
+    }
+    // The plugins of these are held by now.
+    host.activator.catalog.collect_orphans().await
+}
+
+/// The leases of the last run: the lock of the data directory says that nobody is behind them.
+async fn free_leases(host: &Inner) -> Result<(), Error> {
+    let leases = host.ledger.leases().await?;
+    if leases.is_empty() {
+        return Ok(());
+    }
+    let changes = leases.into_iter().map(|lease| Change::FreeLease {
+        project: lease.project,
+        fence: lease.fence,
+    });
+    host.ledger
+        .commit(Durability::Process, changes.collect())
+        .await?;
     Ok(())
 }
 
 /// Serves every project's active release again.
-async fn serve_active(host: &Arc<Inner>) -> Result<(), Error> {
+pub(crate) async fn serve_active(host: &Arc<Inner>) -> Result<(), Error> {
     for project in host.ledger.projects().await? {
         let Some(active) = project.active else {
             continue;
@@ -73,38 +139,177 @@ async fn serve(host: &Arc<Inner>, project: &str, id: DeploymentId) -> Result<(),
     Ok(())
 }
 
-/// Ends what was under way.
-async fn interrupt_unfinished(host: &Arc<Inner>) -> Result<(), Error> {
-    for row in host.ledger.unfinished().await? {
-        let id = DeploymentId::from(row.id);
-        tracing::warn!(deployment = %id, status = row.status, "a deployment was interrupted by a stop of the server");
-        let log = host.logs.reopen(row.id)?;
-        let mut body = Body::parse(&row)?;
-        for step in body
-            .steps
-            .iter_mut()
-            .filter(|step| step.status == StepStatus::Running)
-        {
-            step.status = StepStatus::Cancelled;
-            step.finished_at = Some(Time::now());
+/// A deployment that goes on.
+struct Waiting {
+    live: Arc<Live>,
+    plan: Plan,
+    from: usize,
+}
+
+/// Ends a deployment of the last run, or makes it ready to go on.
+async fn settle(host: &Arc<Inner>, row: DeploymentRow) -> Result<Option<Waiting>, Error> {
+    let id = DeploymentId::from(row.id);
+    let project: ProjectName = row.project.parse()?;
+    let body = Body::parse(&row)?;
+    let staged = restore_tree(host, &project, id, &body).await?;
+    match journal::next(&body, staged) {
+        Next::End(error) => {
+            tracing::warn!(deployment = %id, status = row.status, code = error.code, "a deployment of the last run ends");
+            end(host, &row, body, error).await?;
+            Ok(None)
         }
-        let error = ErrorRecord::new(
-            "interrupted",
-            "the server stopped before the deployment had ended; deploy again",
-        );
-        body.error = Some(error);
-        body.events.last = log.last() + ending::EVENTS_AFTER_FAILURE;
-        let change = Change::UpdateDeployment {
-            id: row.id,
-            expect: row.version,
-            status: derive(&body).as_str().to_owned(),
-            finished: true,
-            body: body.to_json(),
-        };
-        host.ledger.commit(Durability::Power, vec![change]).await?;
-        end_log(&log, &body).await?;
-        host.data.remove_open_end(id);
+        Next::Resume { from } => resume(host, row, project, body, from).await.map(Some),
     }
+}
+
+/// Takes a tree back that was at its place as a release, and was not recorded as one. Whether there is a staged tree.
+async fn restore_tree(
+    host: &Inner,
+    project: &ProjectName,
+    id: DeploymentId,
+    body: &Body,
+) -> Result<bool, Error> {
+    let staging = host.data.staging(id);
+    let published = host.data.release(project, id);
+    let may_be_published = body.journal.intent == Some(Intent::Publish);
+    blocking(move || {
+        let staged = staging.join(RELEASE);
+        if may_be_published && !staged.exists() && published.exists() {
+            make_dir(&staging)?;
+            let action = format!("rename {}", published.display());
+            std::fs::rename(&published, &staged).map_err(Error::io(action))?;
+        }
+        Ok(staged.exists())
+    })
+    .await?
+}
+
+async fn resume(
+    host: &Arc<Inner>,
+    row: DeploymentRow,
+    project: ProjectName,
+    body: Body,
+    from: usize,
+) -> Result<Waiting, Error> {
+    let id = DeploymentId::from(row.id);
+    clean_staging(host, id, from).await?;
+    let activator = &host.activator;
+    let plan = Plan::recall(
+        &body.head,
+        &body.steps,
+        &body.plan,
+        &activator.catalog,
+        &activator.policy,
+    )
+    .await?;
+    let log = host.logs.reopen(row.id)?;
+    let ledger = host.ledger.clone();
+    let live = Live::resumed(id, project, body, row.version, log, ledger);
+    // What earlier steps were given may be in what they left.
+    for step in plan.steps.iter().take(from) {
+        let secrets = host
+            .secrets
+            .open(&step.name, &live.project, &step.grant.secrets);
+        if let Ok(secrets) = secrets.await {
+            live.learn(&secrets).await?;
+        }
+    }
+    let status = live
+        .record(Durability::Process, Vec::new(), |body| {
+            for step in body.steps.iter_mut().skip(from) {
+                step.status = StepStatus::Pending;
+                step.started_at = None;
+                step.finished_at = None;
+                step.receipt = None;
+                step.unused.clear();
+            }
+            if let Some(Intent::Step { .. } | Intent::Publish) = body.journal.intent.take() {
+                body.journal.resumes += 1;
+            }
+            body.journal.kept = from;
+        })
+        .await?;
+    point("resume-recorded");
+    let next = plan.steps.get(from).map(|step| step.name.as_str());
+    tracing::info!(deployment = %id, from = next.unwrap_or("activation"), "a deployment of the last run goes on");
+    let fields = json!({ "status": status, "from": next.unwrap_or("activation") });
+    live.log.append(EventKind::Resumed, None, fields).await?;
+    Ok(Waiting { live, plan, from })
+}
+
+/// Leaves in staging what is kept, and nothing else.
+async fn clean_staging(host: &Inner, id: DeploymentId, from: usize) -> Result<(), Error> {
+    let staging = host.data.staging(id);
+    let trash = host.data.trash();
+    blocking(move || {
+        if from == 0 {
+            freeze::discard(&staging, &trash)?;
+            return make_dir(&staging.join(RELEASE));
+        }
+        for entry in children(&staging)? {
+            if entry.file_name().is_none_or(|name| name != RELEASE) {
+                freeze::discard(&entry, &trash)?;
+            }
+        }
+        Ok(())
+    })
+    .await?
+}
+
+/// Runs a deployment that goes on, to its end.
+async fn run(
+    host: Arc<Inner>,
+    live: Arc<Live>,
+    plan: Plan,
+    from: usize,
+    turn: tokio::sync::oneshot::Receiver<crate::queue::Turn>,
+) {
+    let package = match (from, live.read(|body| body.blob).await) {
+        (0, Some(blob)) => match host.blobs.reader(blob).await {
+            Ok(reader) => Some(reader),
+            Err(error) => {
+                tracing::error!(deployment = %live.id, %error, "the package of a deployment that goes on cannot be read");
+                live.stop(
+                    "interrupted",
+                    "the server was stopped, and the package cannot be read any more; deploy again",
+                );
+                None
+            }
+        },
+        _ => None,
+    };
+    let run = Run {
+        host,
+        live,
+        plan,
+        from,
+        package,
+        turn,
+    };
+    run.finish().await;
+}
+
+/// Ends what was under way.
+async fn end(
+    host: &Arc<Inner>,
+    row: &DeploymentRow,
+    mut body: Body,
+    error: ErrorRecord,
+) -> Result<(), Error> {
+    let id = DeploymentId::from(row.id);
+    let log = host.logs.reopen(row.id)?;
+    body.fail(error);
+    body.events.last = log.last() + ending::EVENTS_AFTER_FAILURE;
+    let change = Change::UpdateDeployment {
+        id: row.id,
+        expect: row.version,
+        status: derive(&body).as_str().to_owned(),
+        finished: true,
+        body: body.to_json(),
+    };
+    host.ledger.commit(Durability::Power, vec![change]).await?;
+    end_log(&log, &body).await?;
+    host.data.remove_open_end(id);
     Ok(())
 }
 
@@ -113,6 +318,7 @@ async fn complete_logs(host: &Arc<Inner>) -> Result<(), Error> {
     let data = host.data.clone();
     for id in blocking(move || data.open_ends()).await?? {
         match host.ledger.deployment(id.as_uuid()).await? {
+            Some(row) if !row.finished => continue,
             Some(row) => {
                 let log = host.logs.reopen(row.id)?;
                 end_log(&log, &Body::parse(&row)?).await?;
@@ -142,11 +348,10 @@ async fn end_log(log: &EventWriter, body: &Body) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes away every directory that no record names.
-async fn sweep(host: &Arc<Inner>) -> Result<(), Error> {
+/// Takes away every directory that no record names, but for the staging of deployments that go on.
+async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Error> {
     let data = host.data.clone();
     let (staged, released) = blocking(move || {
-        cache::recover(&data)?;
         let staged = children(&data.all_staging())?;
         let mut released = Vec::new();
         for project in children(&data.all_releases())? {
@@ -155,7 +360,7 @@ async fn sweep(host: &Arc<Inner>) -> Result<(), Error> {
         Ok::<_, Error>((staged, released))
     })
     .await??;
-    for path in staged {
+    for path in staged.into_iter().filter(|path| !going_on.contains(path)) {
         host.discard(path).await;
     }
     let mut known = HashSet::new();

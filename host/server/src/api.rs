@@ -381,6 +381,8 @@ async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Admitted, Prob
     let identity = auth::identify(call.api.host(), &call.parts.headers)?;
     let span = Span::current();
     span.record("token", display(identity.id));
+    // What the last run left is about to be brought into order: until then, any answer would be of no worth.
+    call.api.host().recovered().await;
     // For the handlers that record who asked.
     call.parts.extensions.insert(identity.clone());
     let mut judged = None;

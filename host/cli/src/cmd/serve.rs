@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use cofferdam_deploy::Policy;
@@ -78,6 +79,7 @@ impl Running {
         options.ingress = ingress;
         arguments.domain.clone_into(&mut options.domain);
         options.isolation = isolation(arguments.isolation, arguments.landlock);
+        options.grace = Duration::from_secs(arguments.grace.into());
         if let Some(steps) = arguments.max_steps {
             options.max_steps = steps.into();
         }

@@ -1,7 +1,7 @@
 //! The way of a deployment in: its head is settled and recorded, and its run begins.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use crate::check::Check;
 use crate::data_dir::make_dir;
 use crate::error::Error;
 use crate::events::EventKind;
+use crate::faults::point;
 use crate::head::{ExpectedDigest, Head};
 use crate::hold;
 use crate::idempotency::{IdempotencyKey, Request};
@@ -111,6 +112,7 @@ impl Host {
     ) -> Result<Begun, Error> {
         let inner = &self.inner;
         let request = Request::new(token, project.clone(), key, &head);
+        inner.recovered().await;
         loop {
             let replaces = match inner.clone().seen(&request).await? {
                 Seen::Never { replaces } => replaces,
@@ -221,6 +223,7 @@ impl Inner {
         media_type: Option<String>,
         once: Once<'_>,
     ) -> Result<Intake, Error> {
+        self.recovered().await;
         if self.stopping.load(Ordering::SeqCst) {
             return Err(Error::Stopping);
         }
@@ -250,16 +253,14 @@ impl Inner {
                 return Err(error);
             }
         };
-        self.live
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, live.clone());
+        self.remember(&live);
         let turn = self.queue.enter(project, id);
         let run = Run {
             host: self.clone(),
             live: live.clone(),
             plan,
-            package: ingest.follow(),
+            from: 0,
+            package: Some(ingest.follow()),
             turn,
         };
         let span =
@@ -286,6 +287,7 @@ impl Inner {
             std::fs::write(&marker, "").map_err(Error::io(format!("write {}", marker.display())))
         })
         .await??;
+        point("staging-made");
         let log = self.logs.create(id.as_uuid())?;
         let fields =
             json!({ "status": Status::Queued, "project": project, "message": head.message });
@@ -299,6 +301,7 @@ impl Inner {
                 ..Package::default()
             },
             steps: plan.records(),
+            plan: plan.kept(),
             head,
             ..Body::default()
         };
@@ -323,6 +326,7 @@ impl Inner {
             });
         }
         self.ledger.commit(Durability::Process, changes).await?;
+        point("accepted");
         let live = Live::new(id, project.clone(), body, log, self.ledger.clone());
         Ok((live, ingest, expected))
     }

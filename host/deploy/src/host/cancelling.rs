@@ -17,6 +17,7 @@ impl Host {
     /// does not die.
     pub async fn cancel(&self, id: DeploymentId, by: &str) -> Result<Record, Error> {
         let inner = &self.inner;
+        inner.recovered().await;
         if let Some(live) = inner.live(id) {
             live.stop("cancelled", format!("cancelled by {by}"));
             live.ended().await;

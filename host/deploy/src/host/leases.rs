@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Host, Inner};
 use crate::ending;
 use crate::error::Error;
+use crate::faults::point;
 use crate::lease::{LeaseView, RENEWAL};
 use crate::live::Live;
 use crate::name::{DeploymentId, ProjectName};
@@ -45,6 +46,7 @@ impl Host {
     /// When the ledger fails.
     pub async fn unlock(&self, project: &ProjectName, by: &str) -> Result<Option<Broken>, Error> {
         let inner = &self.inner;
+        inner.recovered().await;
         let Some(lease) = inner.ledger.lease(project.as_str()).await? else {
             return Ok(None);
         };
@@ -74,6 +76,7 @@ impl Inner {
             match self.leases.take(&live.project, live.id).await? {
                 Ok(fence) => {
                     live.fence.store(fence, Ordering::SeqCst);
+                    point("lease-taken");
                     return Ok(());
                 }
                 Err(lease) if self.is_dead(&lease) => self.reap_dead(&lease).await?,
@@ -83,7 +86,7 @@ impl Inner {
     }
 
     /// Renews the leases of what runs and reaps those of the dead, for as long as the host lives.
-    pub(super) fn tend_leases(self: &Arc<Self>) {
+    pub(crate) fn tend_leases(self: &Arc<Self>) {
         let host = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
@@ -102,6 +105,10 @@ impl Inner {
     }
 
     async fn tend_once(&self) -> Result<(), Error> {
+        // What was paused is for the next start, though nobody here runs it any more.
+        if self.is_pausing() {
+            return Ok(());
+        }
         for live in self.all_live() {
             let fence = live.fence.load(Ordering::SeqCst);
             if fence != 0 && !self.leases.renew(&live.project, fence).await? {
@@ -156,7 +163,7 @@ impl Inner {
         if let Some(row) = unfinished {
             let mut body = Body::parse(&row)?;
             let log = self.logs.reopen(row.id)?;
-            body.error = Some(error);
+            body.fail(error);
             body.events.last = log.last() + ending::EVENTS_AFTER_FAILURE;
             changes.push(Change::UpdateDeployment {
                 id: row.id,
@@ -197,7 +204,7 @@ impl Inner {
         let recorded = error.clone();
         let status = live
             .record(Durability::Power, Vec::new(), |body| {
-                body.error = Some(recorded);
+                body.fail(recorded);
                 body.events.last = last;
             })
             .await;
@@ -211,5 +218,99 @@ impl Inner {
         };
         self.queue.release(&live.project, live.id);
         ending::write(&live.log, status, Some(&error), None).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use cofferdam_ledger::NewDeployment;
+    use cofferdam_sandbox::worker::Isolation;
+
+    use super::*;
+    use crate::host::HostOptions;
+    use crate::policy::Policy;
+    use crate::status::Status;
+
+    async fn host(directory: &std::path::Path) -> Host {
+        let options = HostOptions {
+            data: directory.join("data"),
+            shipped: Vec::new(),
+            domain: "localhost".to_owned(),
+            isolation: Isolation::Thread,
+            policy: Policy::built_in(),
+            max_steps: 1,
+        };
+        let host = Host::open(options).await.unwrap();
+        host.recovered().await;
+        host
+    }
+
+    /// A deployment that another process runs, as far as the ledger says.
+    async fn elsewhere(inner: &Inner, project: &ProjectName, at: i64) -> DeploymentId {
+        let id = DeploymentId::new();
+        inner
+            .logs
+            .create(id.as_uuid())
+            .unwrap()
+            .close()
+            .await
+            .unwrap();
+        let changes = vec![
+            Change::PutProject {
+                name: project.to_string(),
+                created_at: at,
+            },
+            Change::InsertDeployment(NewDeployment {
+                id: id.as_uuid(),
+                project: project.to_string(),
+                status: Status::Queued.as_str().to_owned(),
+                created_at: at,
+                body: Body::default().to_json(),
+            }),
+            Change::TakeLease {
+                project: project.to_string(),
+                deployment: id.as_uuid(),
+                owner: "elsewhere/1/00000000".to_owned(),
+                at,
+            },
+        ];
+        inner
+            .ledger
+            .commit(Durability::Process, changes)
+            .await
+            .unwrap();
+        id
+    }
+
+    #[tokio::test]
+    async fn the_lease_of_a_silent_owner_is_reaped_and_its_deployment_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path()).await;
+        let (silent, alive) = ("silent".parse().unwrap(), "alive".parse().unwrap());
+        let ended = elsewhere(&host.inner, &silent, 1).await;
+        let runs = elsewhere(&host.inner, &alive, Time::now().as_millis()).await;
+        host.inner.tend_once().await.unwrap();
+        let record = host.deployment(ended).await.unwrap();
+        assert_eq!(record.status, Status::Failed);
+        assert_eq!(record.error.unwrap().code, "interrupted");
+        let leases = host.inner.ledger.leases().await.unwrap();
+        assert_eq!(leases.len(), 1);
+        assert_eq!(DeploymentId::from(leases[0].deployment), runs);
+        assert_eq!(host.deployment(runs).await.unwrap().status, Status::Queued);
+    }
+
+    #[tokio::test]
+    async fn an_unlock_breaks_the_lease_of_another_process_too_and_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path()).await;
+        let project = "blog".parse().unwrap();
+        let id = elsewhere(&host.inner, &project, Time::now().as_millis()).await;
+        let broken = host.unlock(&project, "a test").await.unwrap().unwrap();
+        assert_eq!(broken.lease.owner, "elsewhere/1/00000000");
+        assert_eq!(broken.record.id, id);
+        let error = broken.record.error.unwrap();
+        assert!(error.message.contains("a test"), "{}", error.message);
+        assert!(host.unlock(&project, "a test").await.unwrap().is_none());
     }
 }

@@ -7,7 +7,7 @@ use cofferdam_blobs::{Store, StoreOptions};
 use cofferdam_ledger::Ledger;
 use cofferdam_sandbox::worker::{Isolation, Landlock, LandlockStatus, landlock_status};
 use cofferdam_sandbox::{Sandbox, SandboxOptions};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{Host, HostOptions, Inner};
 use crate::activation::Activator;
@@ -19,6 +19,7 @@ use crate::lease::Leases;
 use crate::meter::Meter;
 use crate::places::Places;
 use crate::queue::Queue;
+use crate::recovery;
 use crate::route::Routes;
 use crate::secrets::SecretStore;
 use crate::signature::TrustedKeys;
@@ -105,13 +106,15 @@ impl Host {
             idle: Notify::new(),
             ingress: Mutex::default(),
             stopping: AtomicBool::new(false),
+            recovered: watch::Sender::new(false),
+            pausing: watch::Sender::new(false),
         });
         inner.tokens.ensure_admin(&inner.data).await?;
         inner.secrets.check().await?;
-        crate::recovery::recover(&inner).await?;
-        inner.tend_leases();
-        inner.activator.catalog.collect_orphans().await?;
+        // What serves, first: everything else can wait.
+        recovery::serve_active(&inner).await?;
         inner.activator.catalog.admit_shipped(&shipped).await?;
+        tokio::spawn(recovery::recover(inner.clone()));
         Ok(Self { inner })
     }
 }

@@ -10,20 +10,24 @@ use crate::name::DeploymentId;
 use crate::status::derive;
 
 impl Host {
-    /// Accepts nothing more, lets what runs come to its end for as long as `grace`, and interrupts the
-    /// rest.
+    /// Accepts nothing more, lets the steps that run come to their end for as long as `grace`, and stops the rest.
+    /// What has not ended then is resumed by the next start.
     pub async fn shutdown(&self, grace: Duration) {
         let inner = &self.inner;
         inner.stopping.store(true, Ordering::SeqCst);
+        inner.pausing.send_replace(true);
         if tokio::time::timeout(grace, inner.drained()).await.is_err() {
             for live in inner.all_live() {
-                live.stop(
-                    "interrupted",
-                    "the server was stopped before the deployment had ended",
-                );
+                live.pause();
             }
             inner.drained().await;
         }
+    }
+
+    /// Returns when everything that the last run of the host left is in order: what had not ended has, or is under
+    /// way again.
+    pub async fn recovered(&self) {
+        self.inner.recovered().await;
     }
 }
 
@@ -45,11 +49,37 @@ impl Inner {
             .collect()
     }
 
-    /// Forgets a deployment that has ended.
-    pub(crate) async fn forget(&self, live: &Live) {
+    pub(crate) async fn recovered(&self) {
+        let mut recovered = self.recovered.subscribe();
+        // The sender lives in `self`, so the only way out is the condition.
+        let _ = recovered.wait_for(|recovered| *recovered).await;
+    }
+
+    /// Whether no deployment begins another step, because the host stops.
+    pub(crate) fn is_pausing(&self) -> bool {
+        *self.pausing.borrow()
+    }
+
+    /// Waits for [`Self::is_pausing`].
+    pub(crate) async fn pausing(&self) {
+        let mut pausing = self.pausing.subscribe();
+        // As above.
+        let _ = pausing.wait_for(|pausing| *pausing).await;
+    }
+
+    /// Takes note of a deployment that is under way.
+    pub(crate) fn remember(&self, live: &Arc<Live>) {
+        self.live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(live.id, live.clone());
+    }
+
+    /// Forgets a deployment that has ended, or that is left to the next start.
+    pub(crate) async fn forget(&self, live: &Live, is_over: bool) {
         if let Err(error) = live.log.close().await {
             tracing::error!(deployment = %live.id, %error, "an event log could not be closed");
-        } else {
+        } else if is_over {
             self.data.remove_open_end(live.id);
         }
         let body = live.body().await;

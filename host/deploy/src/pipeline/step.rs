@@ -16,14 +16,17 @@ use cofferdam_sandbox::{
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{RELEASE, report};
+use super::{Halt, RELEASE, report};
 use crate::cache::{Cache, Kept};
 use crate::catalog::blocking;
 use crate::data_dir::make_dir;
 use crate::error::Error;
 use crate::events::EventKind;
+use crate::faults::{self, point};
+use crate::freeze;
 use crate::grant::unused;
 use crate::host::Inner;
+use crate::journal::{self, Intent};
 use crate::live::{Live, PackageState};
 use crate::places::Place;
 use crate::plan::PlannedStep;
@@ -56,12 +59,16 @@ pub(super) async fn run(
     at: usize,
     planned: &PlannedStep,
     package: Option<Reader>,
-) -> Result<Vec<(String, Value)>, ErrorRecord> {
+) -> Result<Vec<(String, Value)>, Halt> {
     if let Some(stop) = live.stop_reason() {
         return Err(stop.into());
     }
+    if host.is_pausing() {
+        return Err(Halt::Paused);
+    }
     let place = take_place(host, live, at, planned, package.is_some()).await?;
     begin(live, at, planned).await.map_err(report(live))?;
+    point("step-begun");
     let mut heard = Heard::default();
     let cache = open_cache(host, live, planned)
         .await
@@ -73,6 +80,14 @@ pub(super) async fn run(
         .staging(live.id)
         .join(format!("tmp-{}", planned.name));
     host.discard(tmp).await;
+    point("step-ended");
+    let ended = match ended {
+        Ok(_) if faults::is_armed(faults::STUCK) => {
+            let pid = std::process::id();
+            Err(Error::Sandbox(cofferdam_sandbox::Error::Stuck { pid }))
+        }
+        ended => ended,
+    };
 
     let (outcome, failure) = match ended {
         Ok(outcome) => {
@@ -94,6 +109,8 @@ pub(super) async fn run(
             (None, Some(error))
         }
     };
+    // What it left is of no use, and is not recorded: it runs again.
+    let paused = live.stop_reason().is_some_and(|stop| stop.is_pause());
     let failure = failure.map(|error| ErrorRecord {
         step: Some(planned.name.clone()),
         lines: heard.last_lines.iter().cloned().collect(),
@@ -102,6 +119,9 @@ pub(super) async fn run(
     let cache_used = close_cache(host, live, planned, cache, failure.is_none())
         .await
         .map_err(report(live))?;
+    if paused {
+        return Err(Halt::Paused);
+    }
     let receipt = outcome.map(|outcome| outcome.receipt);
     let unused = match (&failure, &receipt) {
         (None, Some(receipt)) => unused(&planned.grant, receipt, cache_used),
@@ -113,13 +133,43 @@ pub(super) async fn run(
         Some(_) if live.stop_reason().is_some() => StepStatus::Cancelled,
         Some(_) => StepStatus::Failed,
     };
-    finish(live, at, planned, status, receipt, unused)
+    let kept = match (&failure, planned.phase) {
+        (Some(_), _) => Some(0),
+        // It only reads what is there.
+        (None, Phase::Load) => None,
+        (None, _) => Some(keep_tree(host, live, at, receipt.as_ref()).await),
+    };
+    finish(live, at, planned, status, receipt, unused, kept)
         .await
         .map_err(report(live))?;
+    point("step-recorded");
     match failure {
         None => Ok(heard.outputs),
-        Some(error) => Err(error),
+        Some(error) => Err(error.into()),
     }
+}
+
+/// Makes the tree durable when that costs less than making it again; how many steps' work is kept by that.
+async fn keep_tree(host: &Inner, live: &Live, at: usize, receipt: Option<&Receipt>) -> usize {
+    let wall_ms = receipt.map_or(0, |receipt| receipt.wall_ms);
+    let worth = live
+        .read(|body| journal::is_worth_keeping(body, at, wall_ms))
+        .await;
+    if !worth && !host.is_pausing() {
+        return 0;
+    }
+    let staged = host.data.staging(live.id).join(RELEASE);
+    let kept = match blocking(move || freeze::sync_tree(&staged)).await {
+        Ok(Ok(true)) => at + 1,
+        Ok(Ok(false)) => 0,
+        Ok(Err(error)) => {
+            tracing::warn!(deployment = %live.id, %error, "a tree cannot be kept and would be made anew after a crash");
+            0
+        }
+        Err(_) => 0,
+    };
+    point("tree-durable");
+    kept
 }
 
 /// Waits until the step may run beside those of other projects, and says so when it has to.
@@ -129,7 +179,7 @@ async fn take_place(
     at: usize,
     planned: &PlannedStep,
     is_fed: bool,
-) -> Result<Place, ErrorRecord> {
+) -> Result<Place, Halt> {
     let arriving = is_fed && !matches!(*live.package.borrow(), PackageState::Durable);
     if let Some(place) = host.places.try_take(arriving) {
         return Ok(place);
@@ -151,15 +201,26 @@ async fn take_place(
     });
     tokio::select! {
         stop = live.stopped() => Err(stop.into()),
-        place = host.places.take(durable) => place.ok_or_else(|| report(live)(Error::Stopping)),
+        place = host.places.take(durable) => place.ok_or_else(|| report(live)(Error::Stopping).into()),
+        () = host.pausing() => Err(Halt::Paused),
     }
 }
 
 async fn begin(live: &Live, at: usize, planned: &PlannedStep) -> Result<(), Error> {
+    let writes = planned.phase != Phase::Load;
+    // That a kept tree is about to change must be as durable as that it is kept.
+    let durability = match live.read(|body| body.journal.kept).await {
+        kept if kept > 0 && writes => Durability::Power,
+        _ => Durability::Process,
+    };
     let status = live
-        .record(Durability::Process, Vec::new(), |body| {
+        .record(durability, Vec::new(), |body| {
             body.steps[at].status = StepStatus::Running;
             body.steps[at].started_at = Some(Time::now());
+            body.journal.intent = Some(Intent::Step { at });
+            if writes {
+                body.journal.kept = 0;
+            }
         })
         .await?;
     let fields = json!({ "status": status, "plugin": planned.plugin.label });
@@ -176,6 +237,7 @@ async fn finish(
     status: StepStatus,
     receipt: Option<Receipt>,
     unused: Vec<String>,
+    kept: Option<usize>,
 ) -> Result<(), Error> {
     if let Some(receipt) = &receipt {
         let mut fields =
@@ -192,6 +254,10 @@ async fn finish(
         body.steps[at].finished_at = Some(Time::now());
         body.steps[at].receipt = receipt;
         body.steps[at].unused = unused;
+        body.journal.intent = None;
+        if let Some(kept) = kept {
+            body.journal.kept = kept;
+        }
     })
     .await?;
     Ok(())

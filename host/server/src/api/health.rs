@@ -28,7 +28,7 @@ pub(super) async fn ready(call: Call) -> Result<Response, Problem> {
         json(StatusCode::OK, &Health { status: "ready" })
     } else {
         Err(Problem::not_ready(
-            "the server accepts no deployments now; it is stopping",
+            "the server accepts no deployments now: it is starting, or stopping",
         ))
     }
 }
