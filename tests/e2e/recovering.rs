@@ -398,7 +398,7 @@ async fn a_server_that_is_stopped_in_order_lets_steps_end_and_leaves_the_rest_to
     server.wait();
 
     let server = Server::start_on(&data);
-    let record = in_order(&server, "shop").await.unwrap();
+    let record = server.end_of(&record).await;
     assert_eq!(record["status"], "succeeded", "{record:#}");
     let events = server.events(&ending, 0).await;
     // Its install step came to its end, and what it left was kept, however little it was.

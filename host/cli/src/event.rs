@@ -48,6 +48,10 @@ pub(crate) enum Kind {
         lines: u64,
         bytes: u64,
     },
+    /// The server was started again, and the deployment goes on.
+    Resumed {
+        from: String,
+    },
     Error(Problem),
     /// The end.
     Done {
@@ -128,6 +132,9 @@ impl Event {
             Some("dropped") => Kind::Dropped {
                 lines: number("lines").unwrap_or_default(),
                 bytes: number("bytes").unwrap_or_default(),
+            },
+            Some("resumed") => Kind::Resumed {
+                from: text("from").unwrap_or_default(),
             },
             Some("error") => {
                 let within = raw.get("error").and_then(Value::as_object);

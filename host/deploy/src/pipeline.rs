@@ -86,15 +86,15 @@ impl Run {
             }
             Err(Exit { halt, permit }) => match halt {
                 Halt::Failed(error) => (end_badly(&host, &live, error, permit).await, true),
+                Halt::Paused if is_durable(&live).await => (leave(&live).await, false),
                 // Its sender is about to be cut off, and its bytes with it.
-                Halt::Paused if !matches!(*live.package.borrow(), PackageState::Durable) => {
+                Halt::Paused => {
                     let error = ErrorRecord::new(
                         "upload_interrupted",
                         "the server was stopped before the package was durable; send it again",
                     );
                     (end_badly(&host, &live, error, permit).await, true)
                 }
-                Halt::Paused => (leave(&live).await, false),
             },
         };
         if let Err(error) = ended {
@@ -371,10 +371,23 @@ fn events_at_the_end(live: &Live, still_to_come: u64) -> EventsRecord {
     }
 }
 
+/// Whether the package is safe. One of which every byte has arrived is waited for: it is about to be acknowledged.
+async fn is_durable(live: &Live) -> bool {
+    let state = live.package.borrow().clone();
+    match state {
+        PackageState::Durable => true,
+        PackageState::Settling => matches!(live.package_settled().await, PackageState::Durable),
+        PackageState::Arriving | PackageState::Broken => false,
+    }
+}
+
 /// Leaves a deployment to the next start.
 async fn leave(live: &Live) -> Result<(), Error> {
     live.record(Durability::Process, Vec::new(), |body| {
-        body.journal.intent = Some(Intent::Pause);
+        // A tree at its place as a release is found by its intent.
+        if body.journal.intent != Some(Intent::Publish) {
+            body.journal.intent = Some(Intent::Pause);
+        }
     })
     .await?;
     live.log.sync().await?;

@@ -158,6 +158,11 @@ impl Transcript {
             }
             // The end says why, with everything that the record knows.
             Kind::Error(_) | Kind::Done { .. } => self.close(),
+            Kind::Resumed { from } => {
+                self.running.clear();
+                let text = format!("from {}, after a restart of the server", escaped(from));
+                say(out, &self.paint.cyan(&column("resumed")), &text);
+            }
             Kind::Output { .. } | Kind::Resync | Kind::Other => {}
         }
     }
@@ -190,6 +195,8 @@ impl Transcript {
     ) {
         self.stage = None;
         match (step, status) {
+            // It waits for others to end.
+            (Some(_), Some("queued")) => self.stage = Some(Running::now("queued")),
             (Some(step), _) => self.start(step, plugin, out),
             (None, Some(stage @ ("queued" | "activating"))) => {
                 self.stage = Some(Running::now(stage));

@@ -23,6 +23,9 @@ use crate::status::derive;
 /// killed in a fraction of this.
 const UNLOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// After how many rounds of renewals expired idempotency keys are removed: about once in an hour.
+const FORGET_ROUNDS: u64 = 360;
+
 /// How long a deployment waits for a lease that another process has before it looks again.
 const LEASE_LOOK: Duration = Duration::from_millis(500);
 
@@ -89,12 +92,16 @@ impl Inner {
     pub(crate) fn tend_leases(self: &Arc<Self>) {
         let host = Arc::downgrade(self);
         tokio::spawn(async move {
-            loop {
+            for round in 1_u64.. {
                 tokio::time::sleep(RENEWAL).await;
                 let Some(host) = Weak::upgrade(&host) else {
                     return;
                 };
-                if let Err(error) = host.tend_once().await {
+                let tended = match host.tend_once().await {
+                    Ok(()) if round.is_multiple_of(FORGET_ROUNDS) => host.forget_keys().await,
+                    tended => tended,
+                };
+                if let Err(error) = tended {
                     tracing::warn!(
                         error = error.chain(),
                         "leases could not be looked after; the next round tries again"
@@ -121,12 +128,15 @@ impl Inner {
                 self.reap_dead(&lease).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Forgets the idempotency keys whose time has passed. Whoever looks one up judges it anyway.
+    async fn forget_keys(&self) -> Result<(), Error> {
         let before = Time::now().as_millis();
+        let change = Change::ForgetIdempotencyKeys { before };
         self.ledger
-            .commit(
-                Durability::Process,
-                vec![Change::ForgetIdempotencyKeys { before }],
-            )
+            .commit(Durability::Process, vec![change])
             .await?;
         Ok(())
     }

@@ -194,3 +194,30 @@ fn an_upload_without_a_terminal_says_how_far_it_is() {
         "sending    1.0 GiB of 4.0 GiB, 64.0 MiB/s\nsending    1.0 MiB\n"
     );
 }
+
+#[test]
+fn a_step_that_waits_is_not_shown_as_running_and_a_restart_is_said() {
+    let shown = lines(&[
+        (
+            "phase",
+            json!({"step": "extract", "status": "queued", "places": 1}),
+        ),
+        (
+            "phase",
+            json!({"step": "extract", "status": "extracting", "plugin": "unpack@0.1.0"}),
+        ),
+        ("resumed", json!({"status": "queued", "from": "extract"})),
+        (
+            "phase",
+            json!({"step": "extract", "status": "extracting", "plugin": "unpack@0.1.0"}),
+        ),
+    ]);
+    assert_eq!(
+        shown,
+        "\
+extract    unpack@0.1.0
+resumed    from extract, after a restart of the server
+extract    unpack@0.1.0
+"
+    );
+}
