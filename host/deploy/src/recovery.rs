@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use cofferdam_ledger::{Change, DeploymentRow, Durability};
 use serde_json::json;
+use tracing::Instrument as _;
 
 use crate::activation::Candidate;
 use crate::cache;
@@ -75,10 +76,17 @@ async fn recover_once(host: &Arc<Inner>) -> Result<(), Error> {
         host.remember(&live);
         let turn = host.queue.enter(&live.project, live.id);
         host.queue.settle(&live.project, live.id);
-        tokio::spawn(run(host.clone(), live, plan, from, turn));
+        let span = tracing::info_span!(parent: None, "pipeline", deployment = %live.id, project = %live.project);
+        tokio::spawn(run(host.clone(), live, plan, from, turn).instrument(span));
     }
-    // The plugins of these are held by now.
-    host.activator.catalog.collect_orphans().await
+    // The plugins of these are held by now. Nothing may fail from here on: what runs is not to be recovered again.
+    if let Err(error) = host.activator.catalog.collect_orphans().await {
+        tracing::warn!(
+            error = error.chain(),
+            "components that no plugin names are left to the next start"
+        );
+    }
+    Ok(())
 }
 
 /// The leases of the last run: the lock of the data directory says that nobody is behind them.

@@ -82,9 +82,11 @@ impl Inner {
         } else if is_over {
             self.data.remove_open_end(live.id);
         }
-        let body = live.body().await;
-        self.meter
-            .ended(live.id, &body, derive(&body), live.log.last());
+        if is_over {
+            let body = live.body().await;
+            self.meter
+                .ended(live.id, &body, derive(&body), live.log.last());
+        }
         live.mark_ended();
         self.live
             .lock()
