@@ -18,6 +18,7 @@
 //! | `cancelling` | what is cancelled has stopped when that is acknowledged |
 //! | `crashing` | clients that go away |
 //! | `recovering` | a server that is killed at every boundary of the journal, and goes on where it can |
+//! | `storing` | a store whose server is killed again and again, and one that is damaged: checked, repaired, reindexed |
 //! | `authoring` | a new plugin, its tests, its fixtures |
 //! | `plugins` | plugins from files, URLs and registries: shown, signed, removed, cleaned up after |
 //! | `serving` | tokens, TLS, and thousands of silent connections |
@@ -67,6 +68,8 @@ mod secrets;
 mod server;
 #[path = "e2e/serving.rs"]
 mod serving;
+#[path = "e2e/storing.rs"]
+mod storing;
 #[path = "e2e/tutorial.rs"]
 mod tutorial;
 #[path = "e2e/watching.rs"]

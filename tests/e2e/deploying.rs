@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::Digest as _;
 
 use crate::package::{self, site};
 use crate::server::{Server, assert_dense, cofferdam};
@@ -200,11 +201,26 @@ async fn a_second_deployment_replaces_the_first_and_a_failed_one_replaces_nothin
 async fn a_promised_digest_is_kept_or_the_deployment_fails() {
     let server = Server::start();
     let archive = package::tar(&site("digest"));
-    let right = json!({ "digest": { "blake3": blake3::hash(&archive).to_hex().to_string() } });
-    server.succeed("digest", &right, archive.clone()).await;
-    let wrong = json!({ "digest": { "blake3": "0".repeat(64) } });
-    let record = server.fail("digest", &wrong, archive).await;
-    assert_eq!(record["error"]["code"], "digest_mismatch", "{record:#}");
+    let blake3 = blake3::hash(&archive).to_hex().to_string();
+    let sha256: String = sha2::Sha256::digest(&archive)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let right = json!({ "digest": { "blake3": blake3, "sha256": sha256 } });
+    let record = server.succeed("digest", &right, archive.clone()).await;
+    assert_eq!(record["package"]["blake3"], blake3);
+    assert_eq!(record["package"]["sha256"], sha256);
+    for (algorithm, actual) in [("blake3", &blake3), ("sha256", &sha256)] {
+        let wrong = "0".repeat(64);
+        let head = json!({ "digest": { algorithm: wrong } });
+        let record = server.fail("digest", &head, archive.clone()).await;
+        assert_eq!(record["error"]["code"], "digest_mismatch", "{record:#}");
+        // It names what was promised and what came.
+        let message = record["error"]["message"].as_str().unwrap();
+        for named in [algorithm, &wrong, actual] {
+            assert!(message.contains(named), "{message}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,9 @@
 
 mod change;
 mod collection;
+mod mend;
 mod rows;
+mod survey;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Error};
 use change::Writer;
 
 pub(crate) use collection::{MoveCommit, Moved, PackRow, PackState};
+pub(crate) use mend::Adoption;
+pub(crate) use survey::KnownPack;
 
 /// `SQLite` before this can corrupt a write-ahead log when two connections write and checkpoint at once.
 const MINIMUM_SQLITE: (u32, u32, u32) = (3, 51, 3);
@@ -48,6 +52,10 @@ const INSERT: usize = 64;
 /// `pack.state` of a pack whose file is gone.
 const PACK_LOST: i64 = 2;
 
+/// How much of an index that is being built stays in memory: its chunks come in the order of their digests, which is
+/// none, so every page is touched again and again. (Negative: in KiB.)
+const BUILD_CACHE: &str = "-65536";
+
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 static LOOKUP_SQL: LazyLock<String> = LazyLock::new(|| {
@@ -61,6 +69,15 @@ static LOOKUP_SQL: LazyLock<String> = LazyLock::new(|| {
 
 static INSERT_SQL: LazyLock<String> = LazyLock::new(|| insert_sql(INSERT));
 static INSERT_ONE_SQL: LazyLock<String> = LazyLock::new(|| insert_sql(1));
+
+/// An index whose every commit is durable.
+fn durable(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY)
+}
 
 /// A chunk that is indexed already stays where it is, unless it was found to be wrong or its pack is being
 /// taken away: then the copy that was just written takes its place. A row with another length is wrong, for the
@@ -117,14 +134,37 @@ pub(crate) struct Index {
 impl Index {
     /// Opens the index, or makes it; forgets uploads that did not survive.
     pub(crate) async fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Index, Error> {
-        let action = "opening it";
-        let failed = |source| Error::index(action, path, source);
+        let index = Index::connect(disk, path, durable(path).create_if_missing(true)).await?;
+        index.migrate().await?;
+        index.forget_the_dead().await?;
+        Ok(index)
+    }
+
+    /// Opens an index that is there, as it is.
+    pub(crate) async fn inspect(disk: Arc<dyn Disk>, path: &Path) -> Result<Index, Error> {
+        Index::connect(disk, path, durable(path)).await
+    }
+
+    /// Makes an index that nobody leans on yet: nothing of it is durable until its file is synced.
+    pub(crate) async fn create_beside(disk: Arc<dyn Disk>, path: &Path) -> Result<Index, Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            .journal_mode(SqliteJournalMode::Memory)
+            .synchronous(SqliteSynchronous::Off)
+            .pragma("cache_size", BUILD_CACHE)
             .busy_timeout(BUSY);
+        let index = Index::connect(disk, path, options).await?;
+        index.migrate().await?;
+        Ok(index)
+    }
+
+    async fn connect(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        options: SqliteConnectOptions,
+    ) -> Result<Index, Error> {
+        let failed = |source| Error::index("opening it", path, source);
         let mut writer = SqliteConnection::connect_with(&options)
             .await
             .map_err(failed)?;
@@ -138,20 +178,8 @@ impl Index {
                 minimum: MINIMUM_SQLITE_TEXT,
             });
         }
-        disk.before_commit(path)
-            .map_err(|source| Error::io(action, path, source))?;
-        MIGRATIONS
-            .run(&mut writer)
-            .await
-            .map_err(|error| match error {
-                MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
-                    failed(source)
-                }
-                other => Error::Format {
-                    path: path.to_path_buf(),
-                    detail: other.to_string(),
-                },
-            })?;
+        // From here on: what is renewed after a failure is the index that was opened, or none.
+        let options = options.create_if_missing(false);
         let mut readers = Vec::with_capacity(READERS);
         for _ in 0..READERS {
             let options = options.clone().pragma("query_only", "ON");
@@ -160,17 +188,44 @@ impl Index {
                 .map_err(failed)?;
             readers.push(Mutex::new(reader));
         }
-        // What is renewed after a failure is the index that was opened, or none.
-        let options = options.create_if_missing(false);
-        let index = Index {
+        Ok(Index {
             path: path.to_path_buf(),
             disk,
             writer: Mutex::new(Writer::new(options, writer)),
             readers: readers.into_boxed_slice(),
             turn: AtomicUsize::new(0),
-        };
-        index.forget_the_dead().await?;
-        Ok(index)
+        })
+    }
+
+    /// Brings the tables to the form that this version knows.
+    async fn migrate(&self) -> Result<(), Error> {
+        let action = "preparing it";
+        self.disk
+            .before_commit(&self.path)
+            .map_err(|source| Error::io(action, &self.path, source))?;
+        let mut writer = self.writer.lock().await;
+        let connection = writer.sound().await.map_err(self.failed(action))?;
+        MIGRATIONS
+            .run(connection)
+            .await
+            .map_err(|error| match error {
+                MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                    Error::index(action, &self.path, source)
+                }
+                other => Error::Format {
+                    path: self.path.clone(),
+                    detail: other.to_string(),
+                },
+            })
+    }
+
+    /// Closes every connection; the last one writes the log back into the file.
+    pub(crate) async fn close(self) {
+        for reader in self.readers {
+            // A connection that cannot be closed well is closed all the same.
+            let _ = reader.into_inner().close().await;
+        }
+        self.writer.into_inner().close().await;
     }
 
     /// The index's file.
@@ -515,6 +570,31 @@ async fn insert_chunks(
         .collect();
     // In the order of the key, so that neighbours meet in the same page.
     chunks.sort_unstable_by_key(|entry| entry.id);
+    let inserted = insert_rows(connection, &chunks, pack).await?;
+    if inserted < chunks.len() as u64 {
+        // Another upload was first with some of them. This one leans on that copy from now on, so it must
+        // hold the pack that has it.
+        let ids: Vec<ChunkId> = chunks.iter().map(|entry| entry.id).collect();
+        let mut found = Found::new();
+        for ids in ids.chunks(LOOKUP) {
+            lookup(connection, ids, &mut found).await?;
+        }
+        let mut packs: Vec<i64> = found.values().map(|stored| stored.pack).collect();
+        packs.sort_unstable();
+        packs.dedup();
+        for other in packs {
+            lease_pack(connection, commit.holder, other).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Places chunks in a pack, unless they are in a sound one; says how many were placed.
+async fn insert_rows(
+    connection: &mut SqliteConnection,
+    chunks: &[&Entry],
+    pack: i64,
+) -> Result<u64, sqlx::Error> {
     let mut inserted = 0;
     let (batches, rest) = chunks.as_chunks::<INSERT>();
     let batches = batches
@@ -534,22 +614,7 @@ async fn insert_chunks(
         }
         inserted += query.execute(&mut *connection).await?.rows_affected();
     }
-    if inserted < chunks.len() as u64 {
-        // Another upload was first with some of them. This one leans on that copy from now on, so it must
-        // hold the pack that has it.
-        let ids: Vec<ChunkId> = chunks.iter().map(|entry| entry.id).collect();
-        let mut found = Found::new();
-        for ids in ids.chunks(LOOKUP) {
-            lookup(connection, ids, &mut found).await?;
-        }
-        let mut packs: Vec<i64> = found.values().map(|stored| stored.pack).collect();
-        packs.sort_unstable();
-        packs.dedup();
-        for other in packs {
-            lease_pack(connection, commit.holder, other).await?;
-        }
-    }
-    Ok(())
+    Ok(inserted)
 }
 
 async fn insert_blob(

@@ -19,6 +19,8 @@
 //! - [`CollectOptions`], [`CollectReport`]: what [`Store::collect`] gives back of what was removed;
 //! - [`pack`]: the file format, which needs no index to be read;
 //! - [`Manifest`]: a blob's chunk list;
+//! - [`Store::check`] and [`Store::reindex`]: what is wrong with a store that nobody uses, mending it, and making its
+//!   index anew;
 //! - `chunker`: where chunks end; `index`: the `SQLite` file; `disk`: every change to the file system.
 //!
 //! # Example
@@ -50,6 +52,7 @@
 //! ```
 
 mod blob;
+mod check;
 mod chunker;
 mod collect;
 mod digest;
@@ -61,6 +64,8 @@ mod manifest;
 pub mod pack;
 mod quota;
 mod reader;
+mod reindex;
+mod repair;
 mod space;
 mod store;
 #[cfg(test)]
@@ -68,6 +73,7 @@ mod testing;
 mod totals;
 
 pub use blob::{BlobId, BlobInfo, MAX_NAMESPACE_BYTES};
+pub use check::{CheckEvent, CheckOptions, CheckReport, Fault, Mended, Progress, Stage};
 pub use chunker::{AVERAGE_CHUNK_BYTES, ChunkerParams, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
 pub use collect::{CollectOptions, CollectReport};
 pub use digest::{ChunkId, Digest, ParseDigestError};
@@ -75,5 +81,6 @@ pub use error::Error;
 pub use ingest::Ingest;
 pub use manifest::{ChunkRef, Manifest};
 pub use reader::Reader;
+pub use reindex::ReindexReport;
 pub use store::{Damage, Store, StoreOptions};
 pub use totals::{IndexCopy, Totals, copy_index, quick_check};

@@ -31,9 +31,13 @@
 //!
 //! A pack is written under a temporary name (`{uuid}.tmp`), its length is checked, it is synced, renamed to
 //! `{uuid}.pack`, and the directory is synced. So a file named `.pack` is whole or damaged, never torn;
-//! a file named `.tmp` belongs to a running upload or to nobody.
+//! a file named `.tmp` belongs to a running upload or to nobody. One named `.damaged` was set aside by a repair.
+//!
+//! Whoever copies records into another pack and removes this one must copy those of manifests and blobs as well, as
+//! long as the blob is there: without them the index could not be made anew.
 
 mod encoder;
+mod salvage;
 mod writer;
 
 use std::fs::File;
@@ -48,6 +52,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::{Digest, Error};
 
 pub(crate) use encoder::Encoder;
+pub(crate) use salvage::Salvage;
 pub(crate) use writer::{ClosedPack, PackWriter};
 
 /// The version of the format that is written, and the only one that is read.
@@ -57,6 +62,8 @@ pub const VERSION: u32 = 1;
 pub(crate) const EXTENSION: &str = "pack";
 /// The end of the name of a pack that is still being written.
 pub(crate) const TEMPORARY: &str = "tmp";
+/// The end of the name of a damaged pack from which a repair has saved what could be saved. Nothing refers to it.
+pub(crate) const DAMAGED: &str = "damaged";
 
 const HEADER_MAGIC: [u8; 8] = *b"CFDMPACK";
 const TRAILER_MAGIC: [u8; 8] = *b"CFDMPEND";
@@ -159,6 +166,8 @@ pub struct Pack {
     pub name: Uuid,
     /// Its table, in the order of the records.
     pub entries: Vec<Entry>,
+    /// How long the file is.
+    pub length: u64,
     path: PathBuf,
     file: File,
     disk: Arc<dyn Disk>,
@@ -190,6 +199,7 @@ impl Pack {
         Ok(Pack {
             name,
             entries,
+            length,
             path: path.to_path_buf(),
             file,
             disk,
@@ -234,11 +244,21 @@ impl Pack {
         entry: &Entry,
         decoder: &mut Decoder,
     ) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
-        let stored = read_stored(self.disk.as_ref(), &self.file, entry.extent)?;
-        let bytes = decoder.decode(stored.clone(), entry.extent)?;
-        verify(&bytes, entry.extent, entry.id)?;
-        Ok((stored, bytes))
+        read_both(self.disk.as_ref(), &self.file, entry, decoder)
     }
+}
+
+/// Reads and verifies one record: as it is stored, and its decoded bytes. Blocks.
+fn read_both(
+    disk: &dyn Disk,
+    file: &File,
+    entry: &Entry,
+    decoder: &mut Decoder,
+) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
+    let stored = read_stored(disk, file, entry.extent)?;
+    let bytes = decoder.decode(stored.clone(), entry.extent)?;
+    verify(&bytes, entry.extent, entry.id)?;
+    Ok((stored, bytes))
 }
 
 /// The file name of the pack of this name.
@@ -246,7 +266,7 @@ pub(crate) fn pack_file_name(name: Uuid) -> String {
     format!("{name}.{EXTENSION}")
 }
 
-fn file_name(path: &Path) -> String {
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(
         || path.display().to_string(),
         |name| name.to_string_lossy().into_owned(),

@@ -23,6 +23,12 @@ use crate::{BlobId, BlobInfo, Error, Ingest, MAX_NAMESPACE_BYTES, Reader};
 /// The index's file name.
 pub(crate) const INDEX: &str = "index.db";
 
+/// The name of an index that is being built.
+pub(crate) const REBUILT: &str = "index.db.rebuilt";
+
+/// The directory of the packs.
+pub(crate) const PACKS: &str = "packs";
+
 /// How long to wait for another store to let go of the directory: long enough for the threads of uploads
 /// that were given up when it was dropped.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -109,7 +115,7 @@ impl Store {
         directory: &Path,
         options: StoreOptions,
     ) -> Result<Store, Error> {
-        let packs_directory = directory.join("packs");
+        let packs_directory = directory.join(PACKS);
         let lock = {
             let directory = directory.to_path_buf();
             let packs = packs_directory.clone();
@@ -241,7 +247,7 @@ impl Store {
     }
 
     /// What is known to be wrong. Cheap enough for every scrape of metrics: nothing is read but an index of what
-    /// is quarantined. [`check`](crate::check) looks for what is not known yet.
+    /// is quarantined. [`Store::check`] looks for what is not known yet.
     ///
     /// # Errors
     ///
@@ -360,7 +366,7 @@ impl Shared {
 fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<File, Error> {
     disk.create_directory(packs)
         .map_err(|source| Error::io("making", packs, source))?;
-    let lock = lock(directory)?;
+    let lock = lock(directory, LOCK_PATIENCE)?;
     let mut whole = 0_u64;
     let listed = disk.list(packs);
     for path in listed.map_err(|source| Error::io("listing", packs, source))? {
@@ -376,9 +382,13 @@ fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<File, Erro
         return Err(Error::Format {
             path: index,
             detail: format!(
-                "it is missing, and there are {whole} packs: put it back, or move the packs away"
+                "it is missing, and there are {whole} packs: put it back, or make it anew with cofferdam store reindex"
             ),
         });
+    }
+    for path in leavings(&directory.join(REBUILT)) {
+        disk.remove(&path)
+            .map_err(|source| Error::io("removing the unfinished index", &path, source))?;
     }
     sync(disk, packs)?;
     if let Some(parent) = directory.parent() {
@@ -397,7 +407,25 @@ fn sync(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
         .map_err(|source| Error::io("syncing the directory", directory, source))
 }
 
-fn lock(directory: &Path) -> Result<File, Error> {
+/// The files that `SQLite` keeps beside an index.
+pub(crate) fn beside_index(index: &Path) -> [PathBuf; 3] {
+    ["-wal", "-shm", "-journal"].map(|end| {
+        let mut path = index.as_os_str().to_owned();
+        path.push(end);
+        PathBuf::from(path)
+    })
+}
+
+/// What there is of an index that was being built when its process ended.
+pub(crate) fn leavings(rebuilt: &Path) -> Vec<PathBuf> {
+    std::iter::once(rebuilt.to_path_buf())
+        .chain(beside_index(rebuilt))
+        .filter(|path| path.exists())
+        .collect()
+}
+
+/// Takes the store's lock, waiting at most this long for whoever has it.
+pub(crate) fn lock(directory: &Path, patience: Duration) -> Result<File, Error> {
     let path = directory.join("lock");
     let file = File::options()
         .create(true)
@@ -405,7 +433,7 @@ fn lock(directory: &Path) -> Result<File, Error> {
         .write(true)
         .open(&path)
         .map_err(|source| Error::io("opening", &path, source))?;
-    let deadline = Instant::now() + LOCK_PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),

@@ -5,6 +5,7 @@ mod hold;
 mod plugin;
 mod policy;
 mod secret;
+mod store;
 mod token;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,6 +23,7 @@ pub(crate) use plugin::{
 };
 pub(crate) use policy::{PolicyCheckArgs, PolicyCommand};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretRemoveArgs, SecretSetArgs};
+pub(crate) use store::{StoreCheckArgs, StoreCommand, StoreReindexArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
 
 /// Where `serve` keeps everything, and where clients look for its token.
@@ -99,6 +101,9 @@ pub(crate) enum Command {
     /// Ask what a package would be granted
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Check, repair and reindex the packages' store of a stopped server
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Show who did what, newest first
     Audit(AuditArgs),
 }
@@ -374,6 +379,7 @@ impl Command {
             Command::Secret(command) => command.json(),
             Command::Token(command) => command.json(),
             Command::Policy(command) => command.json(),
+            Command::Store(command) => command.json(),
             Command::Audit(args) => args.json,
         }
     }

@@ -12,6 +12,7 @@ pub(crate) mod policy;
 pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod show;
+pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod up;
 

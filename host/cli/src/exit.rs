@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     /// A plugin's fixtures came out differently than recorded. The person has been shown how.
     #[error("{0}")]
     Fixtures(String),
+    /// A store is not as it should be. The person has been shown how.
+    #[error("{0}")]
+    Faults(String),
     /// An argument that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -51,7 +54,10 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::Deployment { .. } | Failure::Fixtures(_) | Failure::Machine(_) => FAILED,
+            Failure::Deployment { .. }
+            | Failure::Fixtures(_)
+            | Failure::Faults(_)
+            | Failure::Machine(_) => FAILED,
             Failure::Usage(_) => USAGE,
             Failure::Refused { .. } => REFUSED,
             Failure::Unreachable(_) => UNREACHABLE,

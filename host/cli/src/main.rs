@@ -1,7 +1,7 @@
 //! The `cofferdam` command: run a server, deploy to one, look at what it did.
 //!
 //! The program talks to a server over HTTP alone, also to the one that `up` runs in this very process. `plugin test`
-//! needs none: it runs the sandbox itself.
+//! needs none: it runs the sandbox itself. `store` works on the files of a server that does not run.
 //!
 //! # Layout
 //!
@@ -105,6 +105,7 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::Secret(command) => cmd::secret::run(command).await,
         Command::Token(command) => cmd::token::run(command).await,
         Command::Policy(command) => cmd::policy::run(command).await,
+        Command::Store(command) => cmd::store::run(command).await,
         Command::Audit(arguments) => cmd::audit::run(arguments).await,
     }
 }

@@ -4,6 +4,8 @@
 //! for every directory, which names were: [`FaultyDisk::lose_power`] makes a copy that has just these. The index
 //! is copied as it is: `SQLite` syncs each commit before it returns (a test of the index holds it to that).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -24,6 +24,13 @@ impl Writer {
         }
     }
 
+    pub(super) async fn close(self) {
+        if let Some(connection) = self.connection {
+            // One that cannot be closed well is closed all the same.
+            let _ = connection.close().await;
+        }
+    }
+
     /// The connection, with no transaction on it.
     ///
     /// When the disk is full, or fails, `SQLite` may undo a transaction by itself. The driver still counts it then,

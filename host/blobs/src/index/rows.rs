@@ -36,7 +36,7 @@ fn small(row: &SqliteRow, column: usize) -> Result<u32, Error> {
         .map_err(|_| wrong(column, "it does not fit in 32 bits"))
 }
 
-fn array<const N: usize>(row: &SqliteRow, column: usize) -> Result<[u8; N], Error> {
+pub(super) fn array<const N: usize>(row: &SqliteRow, column: usize) -> Result<[u8; N], Error> {
     row.try_get::<&[u8], _>(column)?
         .try_into()
         .map_err(|_| wrong(column, "it has the wrong length"))
@@ -46,21 +46,31 @@ pub(super) fn digest(row: &SqliteRow, column: usize) -> Result<Digest, Error> {
     array(row, column).map(Digest::from)
 }
 
-/// The columns of a lookup, after the chunk's id.
-pub(super) fn stored(row: &SqliteRow) -> Result<Stored, Error> {
-    let encoding = u8::try_from(small(row, 6)?)
+/// The four columns of a place in a pack, from this one on.
+pub(super) fn extent(row: &SqliteRow, column: usize) -> Result<Extent, Error> {
+    let encoding = u8::try_from(small(row, column + 3)?)
         .ok()
         .and_then(Encoding::from_byte)
-        .ok_or_else(|| wrong(6, "it is an encoding that is not known here"))?;
+        .ok_or_else(|| wrong(column + 3, "it is an encoding that is not known here"))?;
+    Ok(Extent {
+        offset: unsigned(row, column)?,
+        stored: small(row, column + 1)?,
+        bytes: small(row, column + 2)?,
+        encoding,
+    })
+}
+
+pub(super) fn pack_state(row: &SqliteRow, column: usize) -> Result<PackState, Error> {
+    PackState::from_column(row.try_get(column)?)
+        .ok_or_else(|| wrong(column, "it is a state that is not known here"))
+}
+
+/// The columns of a lookup, after the chunk's id.
+pub(super) fn stored(row: &SqliteRow) -> Result<Stored, Error> {
     Ok(Stored {
         pack: row.try_get(1)?,
         name: Uuid::from_bytes(array(row, 2)?),
-        extent: Extent {
-            offset: unsigned(row, 3)?,
-            stored: small(row, 4)?,
-            bytes: small(row, 5)?,
-            encoding,
-        },
+        extent: extent(row, 3)?,
         usable: row.try_get::<i64, _>(7)? != 0,
     })
 }
@@ -71,8 +81,7 @@ pub(super) fn pack(row: &SqliteRow) -> Result<PackRow, Error> {
         id: row.try_get(0)?,
         name: Uuid::from_bytes(array(row, 1)?),
         bytes: unsigned(row, 2)?,
-        state: PackState::from_column(row.try_get(3)?)
-            .ok_or_else(|| wrong(3, "it is a state that is not known here"))?,
+        state: pack_state(row, 3)?,
         round: row.try_get(4)?,
     })
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
 
 mod killed;
+mod mending;
 mod power;
 mod refusing;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Store, StoreOptions, lock};
+use super::{LOCK_PATIENCE, Store, StoreOptions, lock};
 use crate::disk::faults::FaultyDisk;
 use crate::testing::noise;
 use crate::{BlobId, BlobInfo, Digest, Error};
@@ -45,7 +46,7 @@ impl Site {
     /// Waits until nothing of a dropped store is left.
     async fn closed(&self) {
         let directory = self.directory();
-        tokio::task::spawn_blocking(move || lock(&directory).unwrap())
+        tokio::task::spawn_blocking(move || lock(&directory, LOCK_PATIENCE).unwrap())
             .await
             .unwrap();
     }

@@ -10,7 +10,7 @@ use cofferdam_blobs::{Error, Store};
 use sqlx::Connection;
 
 use crate::testing::noise;
-use crate::{open, packs, read, store};
+use crate::{closed, open, packs, read, store};
 
 fn flip(path: &Path, at: u64) {
     let file = File::options().read(true).write(true).open(path).unwrap();
@@ -95,10 +95,7 @@ async fn a_store_that_has_lost_its_index_says_so() {
     drop(blobs);
     let index = directory.path().join("index.db");
     let aside = directory.path().join("aside.db");
-    // The last connection writes the log back into the file before it goes.
-    while directory.path().join("index.db-wal").exists() {
-        tokio::task::yield_now().await;
-    }
+    closed(directory.path()).await;
     fs::rename(&index, &aside).unwrap();
     let refused = Store::open(directory.path(), cofferdam_blobs::StoreOptions::default()).await;
     assert!(matches!(refused, Err(Error::Format { .. })), "{refused:?}");

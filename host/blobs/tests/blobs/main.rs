@@ -1,9 +1,11 @@
 //! The store from outside: real directories, real packs, real processes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
 
+mod check;
 mod crash;
 mod damage;
 mod follow;
+mod reindex;
 mod round_trip;
 #[path = "../../src/testing.rs"]
 mod testing;
@@ -43,6 +45,23 @@ async fn read(mut reader: Reader) -> Result<Vec<u8>, Error> {
         data.extend_from_slice(&bytes);
     }
     Ok(data)
+}
+
+/// Waits until nobody has a dropped store's index open, and writes its log back into it. (Connections that are closed
+/// at the same time may each leave that to the other.)
+async fn closed(directory: &Path) {
+    use sqlx::Connection as _;
+
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(directory.join("index.db"));
+    while directory.join("index.db-wal").exists() {
+        let index = sqlx::SqliteConnection::connect_with(&options).await;
+        let mut index = index.unwrap();
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut index)
+            .await
+            .unwrap();
+        index.close().await.unwrap();
+    }
 }
 
 /// The files in the store's directory of packs, with this end of their names.

@@ -1,0 +1,182 @@
+//! The index, made anew from the packs alone.
+//!
+//! It is built beside the one that is there, made durable, and put in its place by one rename: killed at any moment,
+//! a store has the old index or the new one. (If the old one cannot be read, there is a moment without any, and a
+//! store refuses to open then; the index can be built again.)
+//!
+//! What packs do not say is not in it: which blobs were removed. A blob that a pack calls complete is one again, and
+//! who keeps a record of blobs removes those it does not know. One whose chunks or manifest were collected meanwhile
+//! is incomplete, and the report names it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::check::{CheckEvent, Job, Stage};
+use crate::disk::{Disk, RealDisk};
+use crate::index::Index;
+use crate::pack::{self, Decoder, Pack, Salvage};
+use crate::repair::{Source, adopt, adoption};
+use crate::store::{self, REBUILT};
+use crate::{Error, Store};
+
+/// What the new index names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReindexReport {
+    /// Packs, also ones of which only a part could be read.
+    pub packs: u64,
+    /// Packs that are damaged. `cofferdam store check --repair` saves what is good in them.
+    pub damaged_packs: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// Complete blobs.
+    pub blobs: u64,
+}
+
+impl Store {
+    /// Builds the index of the store in this directory anew from its packs, and puts it in the place of the one that
+    /// is there, whether that can be read or not. Nobody may have the store open. How far it is is sent to `events`;
+    /// if nobody receives there, the old index stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if somebody has the store open, [`Error::Io`] or [`Error::StorageFull`] if the disk refuses;
+    /// then the old index is as it was.
+    pub async fn reindex(
+        directory: &Path,
+        events: mpsc::Sender<CheckEvent>,
+    ) -> Result<ReindexReport, Error> {
+        Store::reindex_on(Arc::new(RealDisk), directory, events).await
+    }
+
+    pub(crate) async fn reindex_on(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        events: mpsc::Sender<CheckEvent>,
+    ) -> Result<ReindexReport, Error> {
+        let job = Job::new(disk, directory, events);
+        tokio::task::spawn_blocking(move || {
+            let _lock = store::lock(&job.directory, Duration::ZERO)?;
+            rebuild(&job)
+        })
+        .await
+        .map_err(|_| Error::Defect { part: "reindexing" })?
+    }
+}
+
+/// Builds the index anew and puts it in its place. The store must be locked. Blocks.
+pub(crate) fn rebuild(job: &Job) -> Result<ReindexReport, Error> {
+    for path in job.leavings() {
+        job.disk
+            .remove(&path)
+            .map_err(|source| Error::io("removing", &path, source))?;
+    }
+    let beside = job.directory.join(REBUILT);
+    let index = job
+        .handle
+        .block_on(Index::create_beside(Arc::clone(&job.disk), &beside))?;
+    let built = build(job, &index);
+    job.handle.block_on(index.close());
+    let report = built?;
+    let failed = |source| Error::io("syncing the new index", &beside, source);
+    let file = job.disk.open(&beside).map_err(failed)?;
+    job.disk.sync(&file).map_err(failed)?;
+    drop(file);
+    job.sync(&job.directory)?;
+    replace(job, &beside)?;
+    Ok(report)
+}
+
+fn build(job: &Job, index: &Index) -> Result<ReindexReport, Error> {
+    let files = job.list()?.packs;
+    let mut report = ReindexReport::default();
+    let total = files.len() as u64;
+    // In the order of their names, which is that in which they were begun: the first copy of a chunk stays where it
+    // is, as it did when it was stored.
+    for (done, (name, path)) in (0..).zip(&files) {
+        job.progress(Stage::Reindex, done, total)?;
+        let failed = |source| Error::io("measuring the pack", path, source);
+        let length = path.metadata().map_err(failed)?.len();
+        let source = match Pack::open_on(Arc::clone(&job.disk), path) {
+            Ok(pack) if pack.name == *name => Source::Whole(pack),
+            Ok(_) | Err(Error::Corrupt { .. } | Error::Io { .. }) => {
+                report.damaged_packs += 1;
+                let mut salvage = Salvage::open(Arc::clone(&job.disk), path)?;
+                let mut candidates = std::mem::take(&mut salvage.candidates);
+                let mut decoder = Decoder::default();
+                candidates.retain(|entry| salvage.is_good(entry, &mut decoder));
+                salvage.candidates = candidates;
+                tracing::warn!(
+                    path = %path.display(),
+                    records = salvage.candidates.len(),
+                    "a damaged pack is indexed as far as it can be read"
+                );
+                Source::Damaged(salvage)
+            }
+            Err(error) => return Err(error),
+        };
+        if let Source::Damaged(salvage) = &source
+            && salvage.candidates.is_empty()
+        {
+            continue;
+        }
+        let adoption = adoption(job, *name, length, &source)?;
+        adopt(job, index, &adoption, &source)?;
+        report.packs += 1;
+    }
+    job.progress(Stage::Reindex, total, total)?;
+    let (chunks, blobs) = job.handle.block_on(index.settle())?;
+    report.chunks = chunks;
+    report.blobs = blobs;
+    Ok(report)
+}
+
+/// Puts the new index, which is durable, in the place of the old one.
+fn replace(job: &Job, beside: &Path) -> Result<(), Error> {
+    let path = job.index_path();
+    let remove = |path: &Path| {
+        job.disk
+            .remove(path)
+            .map_err(|source| Error::io("removing", path, source))
+    };
+    let rename = |from: &Path, to: &Path| {
+        job.disk
+            .rename(from, to)
+            .map_err(|source| Error::io("putting the index in its place", to, source))
+    };
+    // A log beside a database is part of it, also of one that was put in its place. So the old log must be gone
+    // before: written back into the old index if that can be read, else together with it.
+    if path.exists() && !job.handle.block_on(write_back(job, &path)) {
+        let aside = path.with_extension(format!("db.{}", pack::DAMAGED));
+        tracing::warn!(path = %aside.display(), "the old index cannot be read and is set aside");
+        rename(&path, &aside)?;
+        job.sync(&job.directory)?;
+    }
+    for log in store::beside_index(&path) {
+        if log.exists() {
+            remove(&log)?;
+        }
+    }
+    job.sync(&job.directory)?;
+    rename(beside, &path)?;
+    job.sync(&job.directory)
+}
+
+/// Writes an index's log back into it, so that it is one file; whether that went well.
+async fn write_back(job: &Job, path: &Path) -> bool {
+    let Ok(index) = Index::inspect(Arc::clone(&job.disk), path).await else {
+        return false;
+    };
+    let written = index.write_back().await;
+    index.close().await;
+    match written {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the old index's log cannot be written back");
+            false
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Packs that the index does not name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::Repair;
+use crate::Error;
+use crate::check::Job;
+use crate::index::{Adoption, Index};
+use crate::manifest::{BlobRecord, EncodedPart, Part};
+use crate::pack::{Decoder, Entry, Kind, Pack, RecordError, Salvage, pack_file_name};
+
+/// What of a pack can be believed, whether it is whole or damaged.
+pub(crate) enum Source {
+    Whole(Pack),
+    Damaged(Salvage),
+}
+
+impl Source {
+    pub(crate) fn entries(&self) -> &[Entry] {
+        match self {
+            Source::Whole(pack) => &pack.entries,
+            Source::Damaged(salvage) => &salvage.candidates,
+        }
+    }
+
+    fn read(&self, entry: &Entry, decoder: &mut Decoder) -> Result<Vec<u8>, RecordError> {
+        match self {
+            Source::Whole(pack) => pack.read_with(entry, decoder),
+            Source::Damaged(salvage) => salvage.read(entry, decoder),
+        }
+    }
+
+    /// Whether a chunk is what it is called.
+    pub(crate) fn is_good(&self, entry: &Entry, decoder: &mut Decoder) -> bool {
+        self.read(entry, decoder).is_ok()
+    }
+}
+
+/// What an index has to know of a pack. Records of manifests and blobs that cannot be read are left out; chunks are
+/// verified only if the pack is damaged.
+pub(crate) fn adoption(
+    job: &Job,
+    name: Uuid,
+    length: u64,
+    source: &Source,
+) -> Result<Adoption, Error> {
+    let mut decoder = Decoder::default();
+    let mut adoption = Adoption {
+        name,
+        length,
+        entries: Vec::new(),
+        parts: Vec::new(),
+        blobs: Vec::new(),
+    };
+    for entry in source.entries() {
+        let bytes = match (entry.kind, source) {
+            (Kind::Chunk, Source::Whole(_)) | (Kind::Other(_), _) => Ok(Vec::new()),
+            _ => source.read(entry, &mut decoder),
+        };
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(failure) => {
+                let path = job.packs.join(pack_file_name(name));
+                tracing::warn!(path = %path.display(), record = %entry.id, ?failure, "a record cannot be read");
+                continue;
+            }
+        };
+        match entry.kind {
+            Kind::Manifest => {
+                if let Ok(part) = Part::decode(&bytes, entry.id.as_bytes()) {
+                    let encoded = EncodedPart {
+                        first_byte: part.first_byte,
+                        data: bytes,
+                        checksum: entry.id,
+                    };
+                    adoption.parts.push((part.blob, encoded));
+                }
+            }
+            Kind::Blob => {
+                if let Ok(record) = serde_json::from_slice::<BlobRecord>(&bytes) {
+                    adoption.blobs.push(record);
+                }
+            }
+            Kind::Chunk | Kind::Other(_) => {}
+        }
+        adoption.entries.push(*entry);
+    }
+    Ok(adoption)
+}
+
+/// Makes a pack known to an index. Where the index has a chunk of it in another pack already, the better copy stays:
+/// the other one, unless it is corrupt.
+pub(crate) fn adopt(
+    job: &Job,
+    index: &Index,
+    adoption: &Adoption,
+    source: &Source,
+) -> Result<(), Error> {
+    let adopted = job.handle.block_on(index.adopt(adoption))?;
+    let mut decoder = Decoder::default();
+    let mut better = Vec::new();
+    let mut other: Option<(Uuid, Pack)> = None;
+    let mut elsewhere = adopted.elsewhere;
+    elsewhere.sort_by_key(|(_, stored)| stored.name);
+    for (entry, stored) in elsewhere {
+        if other.as_ref().is_none_or(|(name, _)| *name != stored.name) {
+            let path = job.packs.join(pack_file_name(stored.name));
+            other = Pack::open_on(Arc::clone(&job.disk), &path)
+                .ok()
+                .map(|pack| (stored.name, pack));
+        }
+        let known = Entry {
+            extent: stored.extent,
+            ..entry
+        };
+        let sound = other
+            .as_ref()
+            .is_some_and(|(_, pack)| pack.read_with(&known, &mut decoder).is_ok());
+        if !sound && source.is_good(&entry, &mut decoder) {
+            better.push(entry);
+        }
+    }
+    if better.is_empty() {
+        return Ok(());
+    }
+    job.handle.block_on(index.relocate(adopted.pack, &better))
+}
+
+/// Opens a pack that is whole.
+pub(crate) fn open(job: &Job, path: &Path) -> Result<Pack, Error> {
+    Pack::open_on(Arc::clone(&job.disk), path)
+}
+
+impl Repair<'_> {
+    /// Makes packs known that the index does not name. A blob that one of them says is complete becomes known too if
+    /// it is: it may never have been acknowledged, or may have been removed, and whoever keeps a record of blobs
+    /// removes it then.
+    pub(super) fn adopt_orphans(&mut self, orphans: &[Uuid]) -> Result<(), Error> {
+        for name in orphans {
+            let pack = open(self.job, &self.job.packs.join(pack_file_name(*name)))?;
+            let records = self.adopt_pack(pack)?;
+            self.mended("adopted", name.to_string(), format!("{records} records"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a whole pack known; its blobs wait for [`Repair::restore_blobs`]. Says how many records it has.
+    pub(super) fn adopt_pack(&mut self, pack: Pack) -> Result<usize, Error> {
+        let (name, length) = (pack.name, pack.length);
+        let source = Source::Whole(pack);
+        let mut adoption = adoption(self.job, name, length, &source)?;
+        self.records.append(&mut adoption.blobs);
+        self.owners
+            .extend(adoption.parts.iter().map(|(blob, _)| *blob));
+        adopt(self.job, self.index, &adoption, &source)?;
+        Ok(adoption.entries.len())
+    }
+
+    /// Makes blobs known that packs say are complete, if they are.
+    pub(super) fn restore_blobs(&mut self) -> Result<(), Error> {
+        for record in std::mem::take(&mut self.records) {
+            self.restore_if_complete(&record)?;
+        }
+        let mut owners = std::mem::take(&mut self.owners);
+        owners.sort_unstable();
+        owners.dedup();
+        for blob in owners {
+            self.wait(self.index.drop_parts(blob))?;
+        }
+        Ok(())
+    }
+
+    fn restore_if_complete(&mut self, record: &BlobRecord) -> Result<(), Error> {
+        let info = &record.info;
+        if self.wait(self.index.blob(info.id))?.is_some() {
+            return Ok(());
+        }
+        let mut bytes = 0;
+        while bytes < info.bytes {
+            let Some(part) = self.wait(self.index.part(info.id, bytes))? else {
+                return Ok(());
+            };
+            let ids: Vec<_> = part.chunks.iter().map(|chunk| chunk.id).collect();
+            let found = self.wait(self.index.lookup(&ids))?;
+            let whole = ids
+                .iter()
+                .all(|id| found.get(id).is_some_and(|stored| stored.usable));
+            if !whole || part.first_byte != bytes {
+                return Ok(());
+            }
+            bytes += part.bytes();
+        }
+        self.wait(self.index.restore_blob(record))?;
+        let detail = format!("{} bytes of {}", info.bytes, info.namespace);
+        self.mended("restored", format!("blob {}", info.id), detail)
+    }
+}

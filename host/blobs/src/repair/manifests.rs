@@ -1,0 +1,155 @@
+//! Chunk lists that are not whole, and blobs that no pack records.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Repair;
+use super::adopt::{Source, adopt, adoption, open};
+use crate::manifest::{BlobRecord, EncodedPart, Part};
+use crate::pack::{Decoder, Encoding, Kind, PackWriter, pack_file_name};
+use crate::{BlobId, BlobInfo, Digest, Error};
+
+/// A pack of records is closed at this many bytes.
+const PACK_BYTES: u64 = 16 * 1024 * 1024;
+
+impl Repair<'_> {
+    /// Restores manifests from what the packs record of them.
+    pub(super) fn restore_manifests(&mut self, blobs: &[BlobId]) -> Result<(), Error> {
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let mut found: HashMap<BlobId, Vec<(Part, EncodedPart)>> =
+            blobs.iter().map(|blob| (*blob, Vec::new())).collect();
+        let files = self.job.list()?.packs;
+        let mut decoder = Decoder::default();
+        for path in files.values() {
+            let Ok(pack) = open(self.job, path) else {
+                continue;
+            };
+            for entry in &pack.entries {
+                if entry.kind != Kind::Manifest {
+                    continue;
+                }
+                let Ok(data) = pack.read_with(entry, &mut decoder) else {
+                    continue;
+                };
+                let Ok(part) = Part::decode(&data, entry.id.as_bytes()) else {
+                    continue;
+                };
+                if let Some(parts) = found.get_mut(&part.blob) {
+                    let encoded = EncodedPart {
+                        first_byte: part.first_byte,
+                        data,
+                        checksum: entry.id,
+                    };
+                    parts.push((part, encoded));
+                }
+            }
+        }
+        for (blob, mut parts) in found {
+            let Some((info, _)) = self.wait(self.index.blob(blob))? else {
+                continue;
+            };
+            parts.sort_by_key(|(part, _)| part.first_byte);
+            parts.dedup_by_key(|(part, _)| part.first_byte);
+            if !is_whole(&info, &parts) {
+                continue;
+            }
+            let encoded: Vec<EncodedPart> = parts.into_iter().map(|(_, encoded)| encoded).collect();
+            self.wait(self.index.restore_manifest(blob, &encoded))?;
+            let detail = format!("{} parts, from the packs", encoded.len());
+            self.mended("restored", format!("the chunk list of blob {blob}"), detail)?;
+        }
+        Ok(())
+    }
+
+    /// Records these blobs, which only the index knows, in a pack.
+    pub(super) fn record_blobs(&mut self, blobs: &[BlobId]) -> Result<(), Error> {
+        let mut writer: Option<PackWriter> = None;
+        let mut recorded = 0_usize;
+        for blob in blobs {
+            let Some((info, chunker)) = self.wait(self.index.blob(*blob))? else {
+                continue;
+            };
+            let mut from = 0;
+            while let Some((first_byte, part)) = self.wait(self.index.part_from(*blob, from))? {
+                from = first_byte + 1;
+                let writer = self.open_writer(&mut writer)?;
+                append(writer, Kind::Manifest, part.checksum, &part.data)?;
+            }
+            let record = BlobRecord {
+                version: 1,
+                info,
+                chunker,
+            };
+            let json = serde_json::to_vec(&record).map_err(|source| {
+                Error::io("describing a blob for", &self.job.packs, source.into())
+            })?;
+            let open = self.open_writer(&mut writer)?;
+            append(open, Kind::Blob, Digest::blake3(&json), &json)?;
+            let full = open.record_bytes() >= PACK_BYTES;
+            recorded += 1;
+            if full && let Some(writer) = writer.take() {
+                self.seal_records(writer)?;
+            }
+        }
+        if let Some(writer) = writer {
+            self.seal_records(writer)?;
+        }
+        if recorded > 0 {
+            let detail = "they are in a pack now, and outlive the index";
+            self.mended(
+                "restored",
+                format!("the records of {recorded} blobs"),
+                detail,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn open_writer<'w>(
+        &self,
+        writer: &'w mut Option<PackWriter>,
+    ) -> Result<&'w mut PackWriter, Error> {
+        match writer {
+            Some(writer) => Ok(writer),
+            none => {
+                let disk = Arc::clone(&self.job.disk);
+                Ok(none.insert(PackWriter::create(disk, &self.job.packs)?))
+            }
+        }
+    }
+
+    fn seal_records(&self, writer: PackWriter) -> Result<(), Error> {
+        let mut closed = writer.close()?;
+        closed.seal()?;
+        let name = closed.name();
+        let pack = open(self.job, &self.job.packs.join(pack_file_name(name)))?;
+        let length = pack.length;
+        let source = Source::Whole(pack);
+        let mut adoption = adoption(self.job, name, length, &source)?;
+        // The index has them.
+        adoption.blobs.clear();
+        adopt(self.job, self.index, &adoption, &source)
+    }
+}
+
+/// Whether these parts, in order, are the whole manifest of this blob.
+pub(crate) fn is_whole(info: &BlobInfo, parts: &[(Part, EncodedPart)]) -> bool {
+    let (mut bytes, mut chunks) = (0, 0);
+    for (part, _) in parts {
+        if part.first_byte != bytes || part.first_chunk != chunks {
+            return false;
+        }
+        bytes += part.bytes();
+        chunks += part.chunks.len() as u64;
+    }
+    (bytes, chunks) == (info.bytes, info.chunks)
+}
+
+fn append(writer: &mut PackWriter, kind: Kind, id: Digest, data: &[u8]) -> Result<(), Error> {
+    let bytes = u32::try_from(data.len()).expect("a record is at most a few MiB");
+    writer
+        .append(kind, id, bytes, Encoding::Raw, data)
+        .map(drop)
+}
