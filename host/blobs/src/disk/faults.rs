@@ -175,11 +175,20 @@ impl FaultyDisk {
         };
         let packs = to.join("packs");
         fs::create_dir_all(&packs).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
+        let mut files: Vec<PathBuf> = fs::read_dir(from)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        // The index's log before the index: a connection that is still closing may write the one back into the other
+        // meanwhile, and doing so twice changes nothing.
+        files.sort_by_key(|path| !path.to_string_lossy().ends_with("-wal"));
+        for path in files {
             let name = path.file_name().unwrap();
             if path.is_file() && name != "lock" && !name.to_string_lossy().ends_with("-shm") {
-                fs::copy(&path, to.join(name)).unwrap();
+                match fs::copy(&path, to.join(name)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    copied => drop(copied.unwrap()),
+                }
             }
         }
         let from = from.join("packs");
