@@ -166,7 +166,7 @@ async fn every_acknowledged_package_is_there_after_a_server_was_killed_again_and
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let mut acknowledged: Vec<(String, Vec<u8>)> = Vec::new();
-    for round in 0..10_u64 {
+    for round in 0..8_u64 {
         let mut server = Server::start_on(&data);
         assert_kept(&server, &acknowledged).await;
         let (tell, mut told) = tokio::sync::mpsc::channel(3);
@@ -196,7 +196,7 @@ async fn every_acknowledged_package_is_there_after_a_server_was_killed_again_and
             .collect();
         if round % 2 == 0 {
             // A little later each time, so that the kill falls into every part of an upload.
-            tokio::time::sleep(std::time::Duration::from_millis(4 * round * round)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(6 * round * round)).await;
         } else {
             // As soon as one is acknowledged: its pipeline runs, and the others still arrive.
             told.recv().await.unwrap();
@@ -206,7 +206,7 @@ async fn every_acknowledged_package_is_there_after_a_server_was_killed_again_and
             acknowledged.extend(upload.await.unwrap());
         }
     }
-    assert!(acknowledged.len() >= 5, "{}", acknowledged.len());
+    assert!(acknowledged.len() >= 4, "{}", acknowledged.len());
     let checked = store(&data, &["check", "--read-data", "--json"]);
     for line in lines(&checked) {
         // What a death may leave, and nothing worse.
