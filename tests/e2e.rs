@@ -24,12 +24,15 @@
 //! | `serving` | tokens, TLS, and thousands of silent connections |
 //! | `tutorial` | docs/writing-plugins.md, done as it says |
 //! | `examples` | the examples, as their READMEs say |
+//! | `backing_up` | a running server backed up and restored elsewhere |
 //! | `bounding` | a large package in little memory |
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 #[path = "e2e/authoring.rs"]
 mod authoring;
+#[path = "e2e/backing_up.rs"]
+mod backing_up;
 #[path = "e2e/bounding.rs"]
 mod bounding;
 #[path = "e2e/cancelling.rs"]

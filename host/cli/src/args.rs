@@ -1,6 +1,7 @@
 //! The command line.
 
 mod audit;
+mod backup;
 mod hold;
 mod plugin;
 mod policy;
@@ -17,6 +18,7 @@ use crate::plugin::PluginFile;
 use crate::project::Project;
 
 pub(crate) use audit::AuditArgs;
+pub(crate) use backup::{BACKUP_HELP, BackupArgs, RESTORE_HELP, RestoreArgs};
 pub(crate) use hold::{HOLD_HELP, HoldArgs, UNLOCK_HELP, UnlockArgs};
 pub(crate) use plugin::{
     PluginAddArgs, PluginCommand, PluginNewArgs, PluginRemoveArgs, PluginShowArgs, PluginTestArgs,
@@ -89,6 +91,12 @@ pub(crate) enum Command {
     /// Check whether this machine can run packages safely, and say what is missing
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Write everything that a server keeps into one file, while it runs
+    #[command(after_help = BACKUP_HELP)]
+    Backup(BackupArgs),
+    /// Make a data directory out of a backup
+    #[command(after_help = RESTORE_HELP)]
+    Restore(RestoreArgs),
     /// Write and test plugins; admit, list, show and remove them
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -240,7 +248,8 @@ pub(crate) enum LogFormat {
 
 const DOCTOR_HELP: &str = "\
 Checks the kernel's walls around a step by running one in a worker process, the data directory and its disk, and the \
-limits of this process. Exits with 1 when something is broken; a warning is something that works and could be safer.";
+limits of this process, the clock, and whether the server's records and the index of its packages are whole. A server may \
+be running over the directory. Exits with 1 when something is broken; a warning is something that works and could be safer.";
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
@@ -369,6 +378,8 @@ impl Command {
             Command::Up(args) => args.json,
             Command::Deploy(args) => args.json,
             Command::Doctor(args) => args.json,
+            Command::Backup(args) => args.json,
+            Command::Restore(args) => args.json,
             Command::Events(args) => args.json,
             Command::Log(args) | Command::Show(args) | Command::Cancel(args) => args.json,
             Command::Hold(args) => args.json,

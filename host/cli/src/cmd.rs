@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod cancel;
 pub(crate) mod deploy;
 pub(crate) mod doctor;

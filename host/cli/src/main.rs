@@ -101,6 +101,8 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::Show(arguments) => cmd::show::run(arguments).await,
         Command::Projects(arguments) => cmd::list::projects(arguments).await,
         Command::Doctor(arguments) => cmd::doctor::run(arguments).await,
+        Command::Backup(arguments) => cmd::backup::backup(arguments).await,
+        Command::Restore(arguments) => cmd::backup::restore(arguments).await,
         Command::Plugin(command) => cmd::plugin::run(command).await,
         Command::Secret(command) => cmd::secret::run(command).await,
         Command::Token(command) => cmd::token::run(command).await,

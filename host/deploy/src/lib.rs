@@ -26,6 +26,7 @@
 //! | `journal`, `recovery` | what is about to be done to the disk; what a start does about what the last run left |
 //! | [`faults`] | where tests kill the host |
 //! | `secrets` | values that steps are granted by name, sealed at rest |
+//! | [`backup`], `health` | the whole state in one file and back; quick looks at whether it is whole |
 //! | `meter` | figures about what the host does |
 //! | `schema` | JSON schemas of texts with rules |
 //! | `catalog`, `token`, `data_dir` | admitted plugins, bearer tokens, the directory itself |
@@ -55,6 +56,7 @@
 
 mod activation;
 mod audit;
+pub mod backup;
 mod cache;
 mod catalog;
 mod check;
@@ -66,6 +68,7 @@ pub mod faults;
 pub mod freeze;
 mod grant;
 pub mod head;
+mod health;
 mod hold;
 mod host;
 mod idempotency;
@@ -99,6 +102,7 @@ pub use error::{Error, ErrorKind};
 pub use events::{Next, StoredEvent, Subscription};
 pub use grant::{Finding, GrantRecord};
 pub use head::Head;
+pub use health::{LedgerHealth, ledger_health, packages_health};
 pub use hold::HoldView;
 pub use host::{
     Begun, Broken, Filter, Host, HostOptions, Latest, MAX_PAGE, PackageReader, ProjectView, Repeat,

@@ -57,7 +57,7 @@ pub(crate) struct TokenListArgs {
 pub(crate) struct TokenRevokeArgs {
     /// The token: its id, enough of its beginning or end, or its name
     #[arg(value_name = "ID|NAME")]
-    pub(crate) token: String,
+    pub(crate) which: String,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

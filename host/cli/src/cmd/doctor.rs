@@ -1,4 +1,7 @@
-//! `cofferdam doctor`: can this machine run packages safely?
+//! `cofferdam doctor`: can this machine run packages safely, and is what a server keeps here whole?
+
+mod clock;
+mod kept;
 
 use std::fs;
 use std::io::Write as _;
@@ -24,8 +27,11 @@ const LITTLE_SPACE: u64 = 5 << 30;
 /// Fewer open files than this are soon used up: each connection, step and log is some.
 const FEW_DESCRIPTORS: u64 = 4096;
 
-/// How long a check of the disk's sync goes on.
-const SYNCS: u32 = 10;
+/// How often the disk's sync is tried.
+const SYNCS: usize = 10;
+
+/// A sync that takes longer than this is one of a disk that is failing, shared with many, or far away.
+const SLOW_SYNC: Duration = Duration::from_millis(100);
 
 /// How one thing stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -61,9 +67,14 @@ pub(crate) async fn run(arguments: &DoctorArgs) -> Result<(), Failure> {
     };
     say(landlock(arguments.landlock));
     say(worker(arguments.landlock).await);
+    say(versions());
     say(user());
     say(descriptors());
+    say(clock::steady());
     for finding in data(&arguments.data) {
+        say(finding);
+    }
+    for finding in kept::look(&arguments.data).await {
         say(finding);
     }
     match broken {
@@ -160,6 +171,21 @@ async fn step(landlock: LandlockUse) -> anyhow::Result<Duration> {
     Ok(start.elapsed())
 }
 
+fn versions() -> Finding {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    found(
+        "version",
+        Standing::Ok,
+        format!(
+            "cofferdam {} on {} {} ({})",
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::OS,
+            kernel.trim(),
+            std::env::consts::ARCH
+        ),
+    )
+}
+
 fn user() -> Finding {
     if rustix::process::geteuid().is_root() {
         found(
@@ -234,11 +260,20 @@ fn data(path: &Path) -> Vec<Finding> {
         Err(error) => findings.push(found("space", Standing::Broken, error.to_string())),
     }
     match sync(path) {
-        Ok(each) => findings.push(found(
-            "disk",
-            Standing::Ok,
-            format!("a durable write takes {each:.1?}"),
-        )),
+        Ok((usual, worst)) => {
+            let message = format!("a durable write takes {usual:.1?}, at worst {worst:.1?}");
+            findings.push(if worst > SLOW_SYNC {
+                found(
+                    "disk",
+                    Standing::Warning,
+                    format!(
+                        "{message}: every deployment waits for several of them; use a faster disk"
+                    ),
+                )
+            } else {
+                found("disk", Standing::Ok, message)
+            });
+        }
         Err(error) => findings.push(found(
             "disk",
             Standing::Broken,
@@ -253,13 +288,16 @@ fn space(path: &Path) -> std::io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// How long writing a little and having it on the disk takes.
-fn sync(path: &Path) -> std::io::Result<Duration> {
+/// How long writing a little and having it on the disk takes: usually, and the longest of some times.
+fn sync(path: &Path) -> std::io::Result<(Duration, Duration)> {
     let mut file = tempfile::tempfile_in(path)?;
-    let start = Instant::now();
+    let mut took = Vec::with_capacity(SYNCS);
     for _ in 0..SYNCS {
+        let start = Instant::now();
         file.write_all(b"durable")?;
         file.sync_data()?;
+        took.push(start.elapsed());
     }
-    Ok(start.elapsed() / SYNCS)
+    took.sort();
+    Ok((took[SYNCS / 2], took[SYNCS - 1]))
 }

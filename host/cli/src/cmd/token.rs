@@ -79,7 +79,7 @@ async fn list(arguments: &TokenListArgs) -> Result<(), Failure> {
 
 async fn revoke(arguments: &TokenRevokeArgs) -> Result<(), Failure> {
     let api = arguments.client.api()?;
-    let id = resolve(&api, &arguments.token).await?;
+    let id = resolve(&api, &arguments.which).await?;
     api.delete(&format!("{TOKENS}/{id}")).await?;
     print(&format!("{id}\n"))
 }
