@@ -108,6 +108,9 @@ fn config() -> Config {
     config
 }
 
+/// Ticks that go on when no guest runs any more: the next one's start is not to wait for a thread that wakes.
+const IDLE_TICKS: u32 = 20;
+
 /// Advances the engine's epoch while guests run. Every store sets its own deadline, so a tick stops nobody by
 /// itself; an idle host is not woken.
 #[derive(Clone)]
@@ -133,6 +136,20 @@ impl Ticker {
             guests: Mutex::default(),
             changed: Condvar::new(),
         }))
+    }
+
+    /// One that has no thread: somebody calls [`Ticker::tick`].
+    pub(crate) fn driven(engine: EngineWeak) -> Self {
+        let ticker = Self::new(engine);
+        ticker.0.lock().started = true;
+        ticker
+    }
+
+    /// Lets running guests look whether they should stop.
+    pub(crate) fn tick(&self) {
+        if let Some(engine) = self.0.engine.upgrade() {
+            engine.increment_epoch();
+        }
     }
 
     /// Keeps the epoch advancing until the guard is dropped. The thread that advances it starts with the first
@@ -166,10 +183,12 @@ impl Shared {
 }
 
 fn tick(shared: &Shared) {
+    let mut idle = 0;
     loop {
         {
             let mut state = shared.lock();
-            while state.running == 0 && !state.closed {
+            idle = if state.running == 0 { idle + 1 } else { 0 };
+            while state.running == 0 && idle > IDLE_TICKS && !state.closed {
                 state = shared
                     .changed
                     .wait(state)

@@ -17,8 +17,8 @@ mod sameness;
 mod streams;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::filesystem::{
@@ -110,11 +110,7 @@ impl Files {
             });
         }
         Self {
-            context: WasiCtx::builder()
-                .allow_blocking_current_thread(true)
-                .build()
-                .filesystem()
-                .clone(),
+            context: context().clone(),
             preopens: directories,
             held: HashMap::new(),
             handles_limit: usize::try_from(handles_limit).unwrap_or(usize::MAX),
@@ -185,6 +181,19 @@ impl Files {
         self.held.insert(descriptor.rep(), Held { root, known_end });
         self.peak_handles = self.peak_handles.max(self.held.len());
     }
+}
+
+/// Where the runtime keeps that file calls are done on the calling thread. It can only be had from a whole context,
+/// random generators and all, so it is made once.
+fn context() -> &'static WasiFilesystemCtx {
+    static CONTEXT: OnceLock<WasiFilesystemCtx> = OnceLock::new();
+    CONTEXT.get_or_init(|| {
+        WasiCtx::builder()
+            .allow_blocking_current_thread(true)
+            .build()
+            .filesystem()
+            .clone()
+    })
 }
 
 /// How host calls see the filesystem.

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::http::HttpService;
 use crate::spec::{self, Preopen, ServiceSpec, Stdin, StepSpec};
 use crate::state::{self, State};
-use crate::step::{self, Step};
+use crate::step::{self, Step, Threads};
 use crate::virtuality;
 use crate::worker::{self, Isolation, Pool, WorkerFigures};
 
@@ -70,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) workers: Option<Pool>,
     pub(crate) ticker: Ticker,
     pub(crate) step_slots: Semaphore,
+    pub(crate) step_threads: Arc<Threads>,
     pub(crate) service_slots: Semaphore,
     services: OnceLock<Runtime>,
 }
@@ -106,6 +107,7 @@ impl Sandbox {
             max_component_bytes,
             workers,
             step_slots: Semaphore::new(STEP_SLOTS as usize),
+            step_threads: Arc::default(),
             service_slots: Semaphore::new(SERVICE_SLOTS as usize),
             services: OnceLock::new(),
         })))
@@ -197,13 +199,14 @@ impl Inner {
             message: format!("{error:#}"),
         })?;
         Ok(Self {
-            ticker: Ticker::new(engine.weak()),
+            ticker: Ticker::driven(engine.weak()),
             engine,
             linker,
             cache: None,
             max_component_bytes: 0,
             workers: None,
             step_slots: Semaphore::new(1),
+            step_threads: Arc::default(),
             service_slots: Semaphore::new(0),
             services: OnceLock::new(),
         })
@@ -236,6 +239,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.ticker.close();
+        self.step_threads.close();
         if let Some(workers) = &self.workers {
             workers.close();
         }

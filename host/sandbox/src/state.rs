@@ -118,6 +118,12 @@ impl State {
         }
     }
 
+    /// Does once what making a state takes: its random generators read the system's.
+    pub(crate) fn warm_up() {
+        drop(WasiCtx::builder().build());
+        drop(Self::no_files());
+    }
+
     /// A filesystem without directories.
     pub(crate) fn no_files() -> Files {
         Files::new(Vec::new(), 0, Arc::new(Quota::new(0, 0)), false)

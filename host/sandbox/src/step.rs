@@ -2,8 +2,10 @@
 
 mod outputs;
 mod thread;
+mod threads;
 
 pub(crate) use self::thread::{Job, run, stopped, trap_message};
+pub(crate) use self::threads::Threads;
 
 use std::sync::Arc;
 
@@ -116,7 +118,7 @@ fn with_lines(mut outcome: Outcome, component: &Component) -> Outcome {
     outcome
 }
 
-/// Starts the thread.
+/// Gives the step to a thread.
 pub(crate) fn start(
     sandbox: Arc<Inner>,
     component: Component,
@@ -128,6 +130,7 @@ pub(crate) fn start(
     let control = Arc::new(Control::default());
     let (events, receiver) = mpsc::channel(EVENT_CAPACITY);
     let (done, outcome) = oneshot::channel();
+    let threads = Arc::clone(&sandbox.step_threads);
     let job = Job {
         sandbox,
         component: component.clone(),
@@ -138,9 +141,8 @@ pub(crate) fn start(
         events,
         net,
     };
-    std::thread::Builder::new()
-        .name("cofferdam-step".to_owned())
-        .spawn(move || {
+    threads
+        .run(move || {
             // The receiver may be gone: then nobody wants to know.
             let _ = done.send(run(job));
         })

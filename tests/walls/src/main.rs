@@ -44,6 +44,7 @@ fn main() -> ExitCode {
             },
             "beat" => beat(),
             "inherited" => inherited(outside),
+            "loosen" => loosen(),
             // These end in the middle, or not at all.
             "tcp" => vec![TcpStream::connect("127.0.0.1:9").is_ok()],
             "listen" => vec![TcpListener::bind("127.0.0.1:0").is_ok()],
@@ -199,6 +200,41 @@ fn memory() -> Vec<bool> {
         map(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC).is_some(),
         made_executable,
         writable.is_none(),
+    ]
+}
+
+/// Everything that was open while the walls went up.
+fn loosen() -> Vec<bool> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit};
+    let limit = Rlimit {
+        current: Some(8),
+        maximum: Some(8),
+    };
+    let zero: libc::c_int = 0;
+    // SAFETY: no pointer but that of a local is given.
+    let (ruleset, filter, option) = unsafe {
+        (
+            libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, 1),
+            libc::syscall(libc::SYS_seccomp, 2, 0, std::ptr::null::<u8>()),
+            libc::setsockopt(
+                0,
+                libc::SOL_SOCKET,
+                libc::SO_SNDBUF,
+                std::ptr::from_ref(&zero).cast(),
+                4,
+            ),
+        )
+    };
+    let refused = std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
+    vec![
+        ruleset >= 0,
+        filter >= 0,
+        option >= 0 || !refused,
+        rustix::process::setrlimit(Resource::Nofile, limit).is_ok(),
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).is_ok(),
+        rustix::fs::memfd_create("code", rustix::fs::MemfdFlags::CLOEXEC).is_ok(),
+        // Its own it may read.
+        std::panic::catch_unwind(|| rustix::process::getrlimit(Resource::Nofile)).is_err(),
     ]
 }
 

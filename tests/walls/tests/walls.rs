@@ -152,6 +152,11 @@ async fn no_memory_becomes_code() {
 }
 
 #[tokio::test]
+async fn no_wall_is_moved_once_it_stands() {
+    is_refused("loosen").await;
+}
+
+#[tokio::test]
 async fn sockets_are_fatal() {
     for name in ["tcp", "listen", "udp", "unix"] {
         is_killed(name).await;

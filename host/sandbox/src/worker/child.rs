@@ -4,6 +4,7 @@ mod prepare;
 mod step;
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -12,9 +13,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::walls::{self, Needs};
-use super::wire::{self, FromWorker, Job};
-use super::{Landlock, LandlockStatus};
+use super::walls::{self, Foundation, Needs};
+use super::wire::{self, FromWorker, Job, Known};
+use super::{Landlock, LandlockStatus, MOST_KNOWN};
+use crate::admission::{self, Component};
 use crate::sandbox::Inner;
 
 /// What runs behind the walls in the place of a hostile host function: only the tests of the walls give one.
@@ -54,30 +56,78 @@ fn run(probe: Option<Probe>) -> ExitCode {
 fn serve(socket: &UnixStream, probe: Option<Probe>) -> Result<(), String> {
     prepare::process(socket).map_err(|error| format!("it cannot prepare itself: {error}"))?;
     let sandbox = Inner::for_worker().map_err(|error| error.to_string())?;
+    step::warm_up().map_err(|error| error.to_string())?;
+    let foundation = Foundation::lay()?;
     let failed = |error: io::Error| format!("it cannot talk to its host: {error}");
     let hello = FromWorker::Hello {
         version: super::VERSION.to_owned(),
     };
     say(socket, &hello).map_err(failed)?;
-    let Some((job, descriptors)) = wire::receive_job(socket).map_err(failed)? else {
-        return Ok(());
-    };
-    match job {
-        Job::Step(job) => step::run(socket, Arc::new(sandbox), *job, descriptors, probe),
-        Job::Compile { landlock } => compile(socket, &sandbox, landlock, descriptors),
+    let mut components = Components::default();
+    loop {
+        let Some((job, descriptors)) = wire::receive_job(socket).map_err(failed)? else {
+            return Ok(());
+        };
+        match job {
+            Job::Know(known) => components.learn(&sandbox, &known, descriptors),
+            Job::Step(job) => {
+                // Nothing of the others is left when the guest starts.
+                let component = components.take(&job.digest);
+                drop(components);
+                let job = step::Given {
+                    job: *job,
+                    descriptors,
+                    component,
+                };
+                return step::run(socket, Arc::new(sandbox), &foundation, job, probe);
+            }
+            Job::Compile { landlock } => {
+                drop(components);
+                return compile(socket, &sandbox, &foundation, landlock, descriptors);
+            }
+        }
+    }
+}
+
+/// Components that were mapped before a step asked for one.
+#[derive(Default)]
+struct Components(VecDeque<Component>);
+
+impl Components {
+    fn learn(&mut self, sandbox: &Inner, known: &Known, descriptors: Vec<OwnedFd>) {
+        let Some(artifact) = descriptors.into_iter().next().map(File::from) else {
+            return;
+        };
+        // One that cannot be used says so when a step is to run it.
+        if let Ok(component) = admission::revive(sandbox, &artifact, &known.program, &known.digest)
+        {
+            while self.0.len() >= MOST_KNOWN {
+                self.0.pop_front();
+            }
+            self.0.push_back(component);
+        }
+    }
+
+    fn take(&mut self, digest: &str) -> Option<Component> {
+        let at = self
+            .0
+            .iter()
+            .position(|component| component.digest() == digest)?;
+        self.0.remove(at)
     }
 }
 
 fn compile(
     socket: &UnixStream,
     sandbox: &Inner,
+    foundation: &Foundation,
     landlock: Landlock,
     descriptors: Vec<OwnedFd>,
 ) -> Result<(), String> {
     let Ok([wasm, artifact]) = <[OwnedFd; 2]>::try_from(descriptors) else {
         return Err("a compilation comes with two descriptors".to_owned());
     };
-    let status = walls::raise(&Needs::compilation(landlock))?;
+    let status = walls::raise(foundation, &Needs::compilation(landlock))?;
     let failed = |error: io::Error| format!("it cannot read or write a component: {error}");
     walled(socket, status).map_err(failed)?;
     let mut bytes = Vec::new();
@@ -112,4 +162,45 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("a panic")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::sandbox::{Sandbox, SandboxOptions};
+
+    #[test]
+    fn the_components_that_came_last_are_there_and_no_more_than_are_of_use() {
+        let cache = tempfile::tempdir().unwrap();
+        let options = SandboxOptions::cached_in(cache.path().join("cache"));
+        let sandbox = Sandbox::new(options).unwrap();
+        let worker = Inner::for_worker().unwrap();
+        let mut components = Components::default();
+        let programs = ["succeed", "fail", "panic", "files"];
+        let digests = programs.map(|program| {
+            let component = sandbox
+                .admit(cofferdam_test_guests::program(program))
+                .unwrap();
+            let known = Known {
+                program: program.to_owned(),
+                digest: component.digest().to_owned(),
+            };
+            let artifact = component.artifact().unwrap();
+            components.learn(&worker, &known, vec![artifact.into()]);
+            known.digest
+        });
+        // What is no component is not there, and harms nothing.
+        let nothing = tempfile::tempfile().unwrap();
+        let known = Known {
+            program: String::new(),
+            digest: "blake3:00".to_owned(),
+        };
+        components.learn(&worker, &known, vec![nothing.into()]);
+        components.learn(&worker, &known, Vec::new());
+        assert!(components.take(&known.digest).is_none());
+        let there = digests.map(|digest| components.take(&digest).is_some());
+        assert_eq!(there, [false, true, true, true]);
+        assert_eq!(programs.len(), MOST_KNOWN + 1);
+    }
 }

@@ -2,22 +2,28 @@
 //! ends, so that thread lives as long as the pool.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::process::Process;
-use super::wire::{FromWorker, Said};
-use super::{Landlock, WorkerOptions};
+use super::wire::{self, FromWorker, Job, Known, Said};
+use super::{Landlock, MOST_KNOWN, WorkerOptions};
+use crate::admission::Component;
 use crate::error::Error;
 use crate::event::StepEvent;
+
+/// How long a worker that was taken has the processors to itself before the next one is started: what a step takes to
+/// its first words.
+const REST: Duration = Duration::from_millis(3);
 
 /// How long the thread waits before it tries again to start a worker.
 const RETRY: Duration = Duration::from_secs(1);
@@ -45,6 +51,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     idle: VecDeque<Process>,
+    /// The components that were used last, which every idle worker is told of. The latest is the last.
+    known: VecDeque<(Known, File)>,
+    /// When a worker was last taken.
+    taken: Option<Instant>,
     /// Jobs that wait for a worker.
     waiting: usize,
     /// Why no worker could be started, the last time that was tried.
@@ -103,6 +113,36 @@ impl Pool {
             idle: state.idle.len() as u64,
             waiting: state.waiting as u64,
         }
+    }
+
+    /// Notes that a component is used, so that it is mapped before a step needs it again.
+    pub(super) fn know(&self, component: &Component, artifact: &File) {
+        let digest = component.digest();
+        let mut state = self.0.lock();
+        if let Some(at) = state
+            .known
+            .iter()
+            .position(|(known, _)| known.digest == digest)
+        {
+            if let Some(known) = state.known.remove(at) {
+                state.known.push_back(known);
+            }
+            return;
+        }
+        let Ok(artifact) = artifact.try_clone() else {
+            return;
+        };
+        let known = Known {
+            program: component.program().to_owned(),
+            digest: digest.to_owned(),
+        };
+        for process in &state.idle {
+            tell(process, &known, &artifact);
+        }
+        while state.known.len() >= MOST_KNOWN {
+            state.known.pop_front();
+        }
+        state.known.push_back((known, artifact));
     }
 
     /// The next worker, as soon as there is one.
@@ -176,6 +216,7 @@ impl<'a> Waiting<'a> {
     fn look(&self) -> Option<Result<Process, Error>> {
         let mut state = self.0.lock();
         if let Some(process) = state.idle.pop_front() {
+            state.taken = Some(Instant::now());
             drop(state);
             // For the thread, which starts the next.
             self.0.changed.notify_all();
@@ -198,21 +239,38 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl State {
+    /// How long the next worker is not started yet: one that was just taken has the processors to itself for a moment,
+    /// as long as another is there for whoever comes.
+    fn rest(&self) -> Option<Duration> {
+        if self.idle.is_empty() || self.waiting > 0 {
+            return None;
+        }
+        REST.checked_sub(self.taken?.elapsed())
+            .filter(|rest| !rest.is_zero())
+    }
+}
+
 /// Keeps as many workers idle as there should be, until the pool is closed.
 fn keep(shared: &Shared) {
     loop {
         {
             let mut state = shared.lock();
-            while !state.closed
-                && state.idle.len() >= shared.options.spare.max(state.waiting.min(1))
-            {
-                state = shared
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            if state.closed {
-                return;
+            loop {
+                if state.closed {
+                    return;
+                }
+                state = if state.idle.len() >= shared.options.spare.max(state.waiting.min(1)) {
+                    shared
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner)
+                } else if let Some(rest) = state.rest() {
+                    let waited = shared.changed.wait_timeout(state, rest);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                } else {
+                    break;
+                };
             }
         }
         match spawn(&shared.options) {
@@ -221,6 +279,9 @@ fn keep(shared: &Shared) {
                 state.failure = None;
                 if state.closed {
                     return;
+                }
+                for (known, artifact) in &state.known {
+                    tell(&process, known, artifact);
                 }
                 state.idle.push_back(process);
                 drop(state);
@@ -242,11 +303,23 @@ fn keep(shared: &Shared) {
     }
 }
 
+/// Tells an idle worker of a component. One that is gone is found out when it is to work.
+fn tell(process: &Process, known: &Known, artifact: &File) {
+    let mut frame = Vec::new();
+    let told = wire::put(&mut frame, &Job::Know(known.clone()))
+        .and_then(|()| wire::offer_job(&process.socket, &frame, &[artifact.as_fd()]));
+    if let Err(error) = told {
+        tracing::debug!(%error, pid = process.id(), "an idle worker process cannot be told of a component");
+    }
+}
+
 fn spawn(options: &WorkerOptions) -> io::Result<Process> {
     let (socket, theirs) = UnixStream::pair()?;
     let child = Command::new(&options.program)
         .args(&options.arguments)
         .env_clear()
+        // Its few threads share one heap: another for each would be mapped and faulted in while a step waits.
+        .env("MALLOC_ARENA_MAX", "1")
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())

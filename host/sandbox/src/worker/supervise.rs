@@ -66,6 +66,7 @@ pub(crate) fn start(
         Error::specification("a step in a worker process is started within a tokio runtime")
     })?;
     let artifact = component.artifact()?;
+    pool.know(component, &artifact);
     let (net, broker) = net::open(&spec)?.unzip();
     let control = Arc::new(Control::default());
     let (events, receiver) = mpsc::channel(EVENT_CAPACITY);

@@ -82,13 +82,26 @@ impl<'a> Needs<'a> {
     }
 }
 
+/// What of the walls stands before it is known what they are to go around, and what else is ready by then.
+pub(super) struct Foundation {
+    last: syscalls::Last,
+}
+
+impl Foundation {
+    /// Lays it, for this very process: from now on it does what a worker does, and maps components.
+    pub(super) fn lay() -> Result<Self, String> {
+        let last = syscalls::begin()?;
+        Ok(Self { last })
+    }
+}
+
 /// Raises the walls around the calling thread and all that it starts. There is no way back.
-pub(super) fn raise(needs: &Needs<'_>) -> Result<LandlockStatus, String> {
+pub(super) fn raise(foundation: &Foundation, needs: &Needs<'_>) -> Result<LandlockStatus, String> {
     let status = landlocked::restrict(needs)?;
     limit(needs).map_err(|error| format!("resource limits cannot be set: {error}"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| format!("tracing cannot be forbidden: {error}"))?;
-    syscalls::restrict()?;
+    foundation.last.restrict()?;
     Ok(status)
 }
 

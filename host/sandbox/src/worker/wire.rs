@@ -56,6 +56,8 @@ const STDERR_CUT: u8 = 4;
 /// What a worker is to do. Its descriptors come in the order in which they are named here.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Job {
+    /// Map a component that a step may soon need, and wait on. Descriptor: the compiled component.
+    Know(Known),
     /// Run a step. Descriptors: the compiled component, then each directory, then the input, then the network.
     Step(Box<StepJob>),
     /// Compile a component. Descriptors: the WebAssembly, and an empty file for the result.
@@ -63,6 +65,14 @@ pub(super) enum Job {
         /// Whether to use Landlock.
         landlock: Landlock,
     },
+}
+
+/// A component that is no job by itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// What the guest is called.
+    pub(super) program: String,
+    pub(super) digest: String,
 }
 
 /// A step, as plain data.
@@ -226,6 +236,30 @@ pub(super) fn begin_job(
     frame: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<usize> {
+    send_job(socket, frame, descriptors, SendFlags::NOSIGNAL)
+}
+
+/// Sends a small job at once, or not at all: to a worker that may not listen.
+pub(super) fn offer_job(
+    socket: &UnixStream,
+    frame: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let sent = send_job(socket, frame, descriptors, flags)?;
+    if sent == frame.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
+}
+
+fn send_job(
+    socket: &UnixStream,
+    frame: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<usize> {
     if descriptors.len() > MAX_DESCRIPTORS {
         return Err(io::Error::other(format!(
             "{} descriptors are more than the {MAX_DESCRIPTORS} that a worker takes",
@@ -237,12 +271,7 @@ pub(super) fn begin_job(
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("no room for the descriptors of a job"));
     }
-    let sent = rustix::net::sendmsg(
-        socket,
-        &[IoSlice::new(frame)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(frame)], &mut control, flags)?;
     Ok(sent)
 }
 
@@ -276,11 +305,41 @@ pub(super) fn receive_job(mut socket: &UnixStream) -> io::Result<Option<(Job, Ve
     Ok(Some((message(&payload)?, descriptors)))
 }
 
-/// Waits for the host's next message.
-pub(super) fn receive(mut socket: &UnixStream) -> io::Result<ToWorker> {
+/// Waits for the host's next message; `None` when none has begun within the socket's own time limit.
+pub(super) fn receive(mut socket: &UnixStream) -> io::Result<Option<ToWorker>> {
     let mut header = [0; HEADER];
-    socket.read_exact(&mut header)?;
-    message(&payload(socket, header)?)
+    match socket.read(&mut header[..1]) {
+        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => {}
+        Err(error) if is_late(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    // A message is sent at once, so the rest of it is there or about to be.
+    read_all(socket, &mut header[1..])?;
+    let length = frame_length(&header)?.unwrap_or(0);
+    let mut payload = vec![0; length - HEADER];
+    read_all(socket, &mut payload)?;
+    message(&payload).map(Some)
+}
+
+/// Reads all of it, however long that takes.
+fn read_all(mut socket: &UnixStream, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match socket.read(bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => bytes = &mut bytes[read..],
+            Err(error) if is_late(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
 }
 
 fn payload(mut socket: &UnixStream, header: [u8; HEADER]) -> io::Result<Vec<u8>> {

@@ -4,9 +4,8 @@
 //! |---|---|
 //! | the first | runs the guest, with a runtime of its own, as the thread of a step does in an embedding program |
 //! | events | sends what the guest says, in batches |
-//! | orders | listens to the host: a cancel, or that it is gone |
+//! | orders | listens to the host: a cancel, or that it is gone; and lets the guest look whether it should stop |
 //! | input | fetches the step's input |
-//! | tick | lets the guest look whether it should stop |
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -18,15 +17,17 @@ use std::thread;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::super::walls::{self, Needs};
+use super::super::walls::{self, Foundation, Needs};
 use super::super::wire::{self, FromWorker, INPUT_END, INPUT_ERROR, MAX_INPUT, StepJob, ToWorker};
 use super::{Probe, panic_text, say, walled};
-use crate::admission;
+use crate::admission::{self, Component};
 use crate::console::EVENT_CAPACITY;
 use crate::control::{Control, Stop};
+use crate::engine::{TICK, Ticker};
 use crate::event::StepEvent;
 use crate::sandbox::Inner;
 use crate::spec::{InputError, Preopen, Stdin};
+use crate::state::State;
 use crate::step;
 
 /// Bytes of events that are sent at once.
@@ -38,13 +39,36 @@ const INPUT_PIECES: usize = 4;
 /// The stack of the threads that only carry things to and fro.
 const CARRIER_STACK: usize = 128 << 10;
 
+/// What a worker is given to run a step.
+pub(super) struct Given {
+    pub(super) job: StepJob,
+    pub(super) descriptors: Vec<OwnedFd>,
+    /// Its component, when it was mapped before.
+    pub(super) component: Option<Component>,
+}
+
+/// Does once what a step does first, so that its code and memory are there when a step comes.
+pub(super) fn warm_up() -> io::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?
+        .block_on(tokio::task::yield_now());
+    State::warm_up();
+    Ok(())
+}
+
 pub(super) fn run(
     socket: &UnixStream,
     sandbox: Arc<Inner>,
-    job: StepJob,
-    descriptors: Vec<OwnedFd>,
+    foundation: &Foundation,
+    given: Given,
     probe: Option<Probe>,
 ) -> Result<(), String> {
+    let Given {
+        job,
+        descriptors,
+        component,
+    } = given;
     let StepJob {
         landlock,
         program,
@@ -63,8 +87,11 @@ pub(super) fn run(
             .ok_or("a descriptor of the job is missing")
     };
     let artifact = File::from(next()?);
-    let component = admission::revive(&sandbox, &artifact, &program, &digest)
-        .map_err(|error| format!("the compiled component cannot be used: {error:#}"))?;
+    let component = match component {
+        Some(component) => component,
+        None => admission::revive(&sandbox, &artifact, &program, &digest)
+            .map_err(|error| format!("the compiled component cannot be used: {error:#}"))?,
+    };
     let preopens = preopens
         .into_iter()
         .map(|(guest_path, access)| {
@@ -79,15 +106,19 @@ pub(super) fn run(
     let net = net.then(next).transpose()?.map(UnixStream::from);
     drop(artifact);
 
-    let status = walls::raise(&Needs::step(landlock, &spec.limits, &preopens))?;
     let failed = |error: io::Error| format!("it cannot talk to its host: {error}");
+    // Whoever waits for orders looks up between them.
+    socket.set_read_timeout(Some(TICK)).map_err(failed)?;
+    let status = walls::raise(foundation, &Needs::step(landlock, &spec.limits, &preopens))?;
     walled(socket, status).map_err(failed)?;
 
     let control = Arc::new(Control::default());
     let (events, said) = mpsc::channel(EVENT_CAPACITY);
     let sending = carrier("events", &[socket], move |[socket]| send(said, &socket))?;
-    let ordered = Arc::clone(&control);
-    carrier("orders", &[socket], move |[socket]| obey(&socket, &ordered))?;
+    let (ordered, ticker) = (Arc::clone(&control), sandbox.ticker.clone());
+    carrier("orders", &[socket], move |[socket]| {
+        obey(&socket, &ordered, &ticker);
+    })?;
     let stdin = match input {
         None => Stdin::Closed,
         Some(input) => {
@@ -157,13 +188,15 @@ fn send(mut events: mpsc::Receiver<StepEvent>, mut socket: &UnixStream) -> io::R
     Ok(())
 }
 
-/// Does what the host says. When the host is gone, so is the worker.
-fn obey(socket: &UnixStream, control: &Control) {
+/// Does what the host says, and lets the guest look up every now and then. When the host is gone, so is the worker.
+fn obey(socket: &UnixStream, control: &Control, ticker: &Ticker) {
     loop {
         match wire::receive(socket) {
-            Ok(ToWorker::Cancel) => control.stop(Stop::Cancelled),
+            Ok(Some(ToWorker::Cancel)) => control.stop(Stop::Cancelled),
+            Ok(None) => {}
             Err(_) => gone(),
         }
+        ticker.tick();
     }
 }
 

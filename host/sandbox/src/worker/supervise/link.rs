@@ -1,6 +1,6 @@
 //! The host's end of a worker's socket.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream as StdStream;
 
@@ -13,6 +13,9 @@ use crate::event::StepEvent;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 128 << 10;
+
+/// More bytes than a greeting has.
+const FIRST_BYTES: usize = 256;
 
 pub(super) struct Link {
     stream: UnixStream,
@@ -27,12 +30,26 @@ impl Link {
     pub(super) fn new(socket: &StdStream) -> io::Result<Self> {
         let socket = socket.try_clone()?;
         socket.set_nonblocking(true)?;
-        Ok(Self {
+        let mut link = Self {
             stream: UnixStream::from_std(socket.try_clone()?)?,
             socket,
-            buffer: BytesMut::new(),
+            buffer: BytesMut::with_capacity(READ_BYTES),
             message: None,
-        })
+        };
+        link.look()?;
+        Ok(link)
+    }
+
+    /// Takes what is there already: an idle worker has greeted long ago, and the runtime would only learn of it on
+    /// its next round.
+    fn look(&mut self) -> io::Result<()> {
+        let mut bytes = [0; FIRST_BYTES];
+        match (&self.socket).read(&mut bytes) {
+            Ok(read) => self.buffer.extend_from_slice(&bytes[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// The next thing the worker says; `None` when it has gone. Dropping the future loses nothing.

@@ -133,3 +133,30 @@ async fn a_worker_that_does_not_die_is_reported_as_stuck_and_keeps_its_slot_unti
         .await
         .unwrap();
 }
+
+#[test]
+fn an_idle_worker_is_told_once_of_the_components_that_are_used() {
+    let cache = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::new(SandboxOptions::cached_in(cache.path().join("cache"))).unwrap();
+    let fate = Arc::new(Fate::default());
+    fate.released.store(true, Ordering::Release);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let pool = Pool::of([Process::new(Undying(fate), ours)]);
+    theirs.set_nonblocking(true).unwrap();
+    for program in ["succeed", "fail"] {
+        let component = sandbox
+            .admit(cofferdam_test_guests::program(program))
+            .unwrap();
+        let artifact = component.artifact().unwrap();
+        pool.know(&component, &artifact);
+        let (job, descriptors) = wire::receive_job(&theirs).unwrap().unwrap();
+        match job {
+            Job::Know(known) => assert_eq!(known.digest, component.digest()),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(descriptors.len(), 1);
+        pool.know(&component, &artifact);
+        let error = wire::receive_job(&theirs).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -1,9 +1,11 @@
 //! seccomp: the system calls that a worker makes, and no other.
 //!
-//! Three filters; the kernel takes the strictest answer. The first kills the process for what only an attack would
-//! try. The second says that there is no `clone3`, whose flags no filter can read: then the C library uses `clone`.
-//! The third lets through what a worker needs, which does not include another filter, and answers everything else
-//! with "not permitted", so that a library that tries something newer falls back.
+//! Four filters; the kernel takes the strictest answer. Three go up before a worker has a job, because the kernel takes
+//! as long to check them as a step's whole start should. The first kills the process for what only an attack would try.
+//! The second says that there is no `clone3`, whose flags no filter can read: then the C library uses `clone`. The third
+//! lets through what a worker needs, and answers everything else with "not permitted", so that a library that tries
+//! something newer falls back. The last goes up with the job's own walls, and closes what was open for it until then:
+//! mapping code, setting limits, and walls themselves.
 
 use std::collections::BTreeMap;
 
@@ -152,55 +154,108 @@ const FATAL_HERE: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork, libc::SYS_mknod
 #[cfg(not(target_arch = "x86_64"))]
 const FATAL_HERE: &[c_long] = &[];
 
-/// Leaves the calling thread, and those it will start, with the calls that a worker needs.
-pub(super) fn restrict() -> Result<(), String> {
-    for filter in filters()? {
-        seccompiler::apply_filter(&filter).map_err(|error| format!("seccomp: {error}"))?;
-    }
-    Ok(())
-}
+/// Calls that a worker makes between its start and its job's walls, and never after: to map components and to raise
+/// those.
+const UNTIL_THE_JOB: &[c_long] = &[
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
+    libc::SYS_seccomp,
+    libc::SYS_setsockopt,
+    libc::SYS_memfd_create,
+];
 
-fn filters() -> Result<[BpfProgram; 3], String> {
-    let arch: TargetArch = std::env::consts::ARCH
-        .try_into()
-        .map_err(|error| format!("seccomp: {error}"))?;
-    let needed = filter(
-        needed()?,
-        SeccompAction::Errno(libc::EPERM.cast_unsigned()),
-        SeccompAction::Allow,
-        arch,
-    )?;
+/// Restricts the calling thread, and those it will start, to what a worker does, as far as that does not depend on its
+/// job. Returns what does the rest.
+pub(super) fn begin() -> Result<Last, String> {
+    let arch = arch()?;
     let fatal = FATAL
         .iter()
         .chain(FATAL_HERE)
         .map(|&call| (call, Vec::new()))
         .collect();
-    let fatal = filter(
-        fatal,
-        SeccompAction::Allow,
-        SeccompAction::KillProcess,
-        arch,
-    )?;
-    let missing = filter(
-        BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
-        arch,
-    )?;
-    Ok([fatal, missing, needed])
+    let missing = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let mut waiting = needed()?;
+    let open = [
+        libc::SYS_mmap,
+        libc::SYS_mprotect,
+        libc::SYS_prctl,
+        libc::SYS_prlimit64,
+    ];
+    waiting.extend(
+        open.iter()
+            .chain(UNTIL_THE_JOB)
+            .map(|&call| (call, Vec::new())),
+    );
+    let (pass, refuse) = (SeccompAction::Allow, not_permitted());
+    // The last is made first: it is of no use to find out later that it cannot be.
+    let last = filter(closing()?, pass.clone(), refuse.clone(), arch)?;
+    let missing_call = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    for filter in [
+        filter(fatal, pass.clone(), SeccompAction::KillProcess, arch)?,
+        filter(missing, pass.clone(), missing_call, arch)?,
+        filter(waiting, refuse, pass, arch)?,
+    ] {
+        apply(&filter)?;
+    }
+    Ok(Last(last))
 }
 
+/// The filter that leaves nothing but what a job needs.
+pub(super) struct Last(BpfProgram);
+
+impl Last {
+    /// Restricts the calling thread, and those it will start, to that.
+    pub(super) fn restrict(&self) -> Result<(), String> {
+        apply(&self.0)
+    }
+}
+
+fn apply(filter: &BpfProgram) -> Result<(), String> {
+    seccompiler::apply_filter(filter).map_err(|error| format!("seccomp: {error}"))
+}
+
+fn arch() -> Result<TargetArch, String> {
+    std::env::consts::ARCH
+        .try_into()
+        .map_err(|error| format!("seccomp: {error}"))
+}
+
+fn not_permitted() -> SeccompAction {
+    SeccompAction::Errno(libc::EPERM.cast_unsigned())
+}
+
+/// What a job does not need of what a worker needed until then.
+fn closing() -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = UNTIL_THE_JOB
+        .iter()
+        .map(|&call| (call, Vec::new()))
+        .collect();
+    let exec = libc::PROT_EXEC as u64;
+    // Code was mapped before the walls went up, and none is ever added.
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(call, vec![rule([masked(2, exec, exec)?])?]);
+    }
+    // All but a thread's name and its memory's.
+    let unnamed = [
+        differs(0, libc::PR_SET_NAME as u64)?,
+        differs(0, PR_SET_VMA)?,
+    ];
+    rules.insert(libc::SYS_prctl, vec![rule(unnamed)?]);
+    // All but its own limits, to read them.
+    let of_others = rule([differs(0, 0)?])?;
+    let new = rule([differs_long(2, 0)?])?;
+    rules.insert(libc::SYS_prlimit64, vec![of_others, new]);
+    Ok(rules)
+}
+
+/// What a worker needs from its start to its end.
 fn needed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED
         .iter()
         .chain(ALLOWED_HERE)
         .map(|&call| (call, Vec::new()))
         .collect();
-    let exec = libc::PROT_EXEC as u64;
-    // Code was mapped before the walls went up, and none is ever added.
-    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        rules.insert(call, vec![rule([masked(2, exec, 0)?])?]);
-    }
     // Threads, and no processes.
     let thread = libc::CLONE_THREAD as u64;
     rules.insert(libc::SYS_clone, vec![rule([masked(0, thread, thread)?])?]);
@@ -211,20 +266,6 @@ fn needed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
     rules.insert(libc::SYS_socketpair, vec![rule([equal(0, local)?])?]);
     // Switching a descriptor to non-blocking.
     rules.insert(libc::SYS_ioctl, vec![rule([equal(1, libc::FIONBIO)?])?]);
-    // A thread's name and its memory's.
-    let names = [libc::PR_SET_NAME as u64, PR_SET_VMA];
-    rules.insert(
-        libc::SYS_prctl,
-        names
-            .into_iter()
-            .map(|name| rule([equal(0, name)?]))
-            .collect::<Result<_, _>>()?,
-    );
-    // Its own limits, to read them.
-    rules.insert(
-        libc::SYS_prlimit64,
-        vec![rule([equal(0, 0)?, equal_long(2, 0)?])?],
-    );
     // A signal to itself, as a panic that aborts raises it.
     let own = u64::from(std::process::id());
     rules.insert(libc::SYS_tgkill, vec![rule([equal(0, own)?])?]);
@@ -257,6 +298,16 @@ fn equal(argument: u8, value: u64) -> Result<SeccompCondition, String> {
 /// The whole argument is `value`.
 fn equal_long(argument: u8, value: u64) -> Result<SeccompCondition, String> {
     condition(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)
+}
+
+/// The low half of an argument is anything but `value`.
+fn differs(argument: u8, value: u64) -> Result<SeccompCondition, String> {
+    condition(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value)
+}
+
+/// The argument is anything but `value`.
+fn differs_long(argument: u8, value: u64) -> Result<SeccompCondition, String> {
+    condition(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, value)
 }
 
 /// The bits of `mask` in an argument are those of `value`.
