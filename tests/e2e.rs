@@ -19,6 +19,7 @@
 //! | `crashing` | clients that go away |
 //! | `recovering` | a server that is killed at every boundary of the journal, and goes on where it can |
 //! | `storing` | a store whose server is killed again and again, and one that is damaged: checked, repaired, reindexed |
+//! | `reclaiming` | quotas, room that stays free, and room that is given back |
 //! | `authoring` | a new plugin, its tests, its fixtures |
 //! | `plugins` | plugins from files, URLs and registries: shown, signed, removed, cleaned up after |
 //! | `serving` | tokens, TLS, and thousands of silent connections |
@@ -61,6 +62,8 @@ mod policy;
 mod queueing;
 #[path = "e2e/reaching.rs"]
 mod reaching;
+#[path = "e2e/reclaiming.rs"]
+mod reclaiming;
 #[path = "e2e/recovering.rs"]
 mod recovering;
 #[path = "e2e/reproducing.rs"]

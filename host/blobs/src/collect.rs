@@ -88,6 +88,12 @@ impl Store {
         collector.run().await?;
         Ok(collector.report)
     }
+
+    /// Waits until there may be something to collect: a blob was removed, or an upload was given up, since the last
+    /// time that this returned. For one caller at a time.
+    pub async fn garbage(&self) {
+        self.shared.usage.garbage.notified().await;
+    }
 }
 
 impl Collector {

@@ -8,18 +8,23 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tokio::sync::Notify;
+
 use crate::index::Index;
 use crate::{BlobId, Error, StoreOptions};
 
 /// The namespaces that somebody writes to now; those that nobody does are in the index alone.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
+    /// Told when something was removed or given up.
+    pub(crate) garbage: Arc<Notify>,
     active: tokio::sync::Mutex<HashMap<String, Weak<Account>>>,
 }
 
 /// What a namespace holds, running uploads included.
 #[derive(Debug)]
 struct Account {
+    garbage: Arc<Notify>,
     namespace: String,
     quota: Option<u64>,
     used: AtomicU64,
@@ -64,6 +69,7 @@ impl Usage {
             None => {
                 active.retain(|_, account| account.strong_count() > 0);
                 let account = Arc::new(Account {
+                    garbage: Arc::clone(&self.garbage),
                     namespace: namespace.to_owned(),
                     quota,
                     used: AtomicU64::new(index.usage(namespace).await?),
@@ -92,6 +98,7 @@ impl Usage {
             return Ok(false);
         };
         let removed = index.remove(id).await?;
+        self.garbage.notify_one();
         if removed && let Some(account) = active.get(&blob.namespace).and_then(Weak::upgrade) {
             account.used.fetch_sub(blob.bytes, Ordering::AcqRel);
         }
@@ -139,6 +146,7 @@ impl Charge {
         let mut state = self.state();
         if *state == ChargeState::Running {
             *state = ChargeState::GivenBack;
+            self.account.garbage.notify_one();
             let bytes = self.bytes.load(Ordering::Acquire);
             self.account.used.fetch_sub(bytes, Ordering::AcqRel);
         }

@@ -193,6 +193,24 @@ impl Api {
         self.json(answer).await
     }
 
+    /// `POST path` with a query and no body, answered in JSON, however long that takes.
+    pub(crate) async fn post_patiently(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url.query_pairs_mut().extend_pairs(query);
+        let mut request = self.http.post(url).header(ACCEPT, "application/json");
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.map_err(|error| self.broken(&error))?;
+        let answer = self.accept(answer).await?;
+        self.json(answer).await
+    }
+
     /// `DELETE path`, answered in JSON.
     pub(crate) async fn delete_json(&self, path: &str) -> Result<Value, Failure> {
         let request = self

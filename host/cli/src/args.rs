@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use cofferdam_deploy::units::{Milliseconds, Size};
+
 use crate::plugin::PluginFile;
 use crate::project::Project;
 
@@ -25,7 +27,7 @@ pub(crate) use plugin::{
 };
 pub(crate) use policy::{PolicyCheckArgs, PolicyCommand};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretRemoveArgs, SecretSetArgs};
-pub(crate) use store::{StoreCheckArgs, StoreCommand, StoreReindexArgs};
+pub(crate) use store::{StoreCheckArgs, StoreCommand, StoreGcArgs, StoreReindexArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
 
 /// Where `serve` keeps everything, and where clients look for its token.
@@ -109,7 +111,7 @@ pub(crate) enum Command {
     /// Ask what a package would be granted
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Check, repair and reindex the packages' store of a stopped server
+    /// Look after the packages' store: check, repair, reindex, give back room
     #[command(subcommand)]
     Store(StoreCommand),
     /// Show who did what, newest first
@@ -219,6 +221,12 @@ pub(crate) struct ListenArgs {
     /// How long running steps may take to end when the server is stopped, in seconds; the next start resumes the rest
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     pub(crate) grace: u16,
+    /// How much stays free on the disk: packages and steps are refused before it is full; 0B for nothing
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub(crate) min_free: Size,
+    /// How often the room of removed packages is given back at least, beside everything else; 0s for only when asked
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub(crate) collect_interval: Milliseconds,
     /// How the server's own log is written to standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

@@ -189,6 +189,31 @@ pub enum Error {
     /// The disk is full.
     #[error("there is no room left on the server's disk")]
     StorageFull,
+    /// A project holds as many bytes of packages as it may.
+    #[error(
+        "the project {project} holds {used} of the {quota} bytes of packages that it may, and this one needs more: \
+         remove packages of its old deployments (DELETE /v1/deployments/ID/package), or raise storage_bytes in the \
+         server's policy"
+    )]
+    QuotaExceeded {
+        /// Which.
+        project: String,
+        /// How many bytes it holds, running uploads included.
+        used: u64,
+        /// How many it may.
+        quota: u64,
+    },
+    /// What is free on the disk is kept free.
+    #[error(
+        "{free} bytes are free on the server's disk, and {floor} have to stay free (serve --min-free): remove what is \
+         not needed, then send it again"
+    )]
+    FloorReached {
+        /// How many bytes are free.
+        free: u64,
+        /// How many have to stay free.
+        floor: u64,
+    },
     /// The data directory cannot be used.
     #[error("{message}")]
     DataDirectory {
@@ -279,7 +304,9 @@ impl Error {
                 "conflict"
             }
             Self::Stopping | Self::NotReady { .. } => "not_ready",
-            Self::StorageFull => "storage_full",
+            Self::StorageFull | Self::QuotaExceeded { .. } | Self::FloorReached { .. } => {
+                "storage_full"
+            }
             Self::ReleaseInvalid { .. } => "release_invalid",
             Self::StillRuns { .. } | Self::Sandbox(sandbox::Error::Stuck { .. }) => "step_stuck",
             // Not the step's fault, and not one that the next attempt meets again.
@@ -337,7 +364,9 @@ impl Error {
                 | sandbox::Error::Worker { .. }
                 | sandbox::Error::Busy { .. },
             ) => ErrorKind::Unavailable,
-            Self::StorageFull => ErrorKind::Storage,
+            Self::StorageFull | Self::QuotaExceeded { .. } | Self::FloorReached { .. } => {
+                ErrorKind::Storage
+            }
             Self::DataDirectory { .. }
             | Self::SignaturePolicy { .. }
             | Self::Ledger(_)
@@ -388,6 +417,16 @@ impl From<blobs::Error> for Error {
     fn from(error: blobs::Error) -> Self {
         match error {
             blobs::Error::StorageFull { .. } => Self::StorageFull,
+            blobs::Error::QuotaExceeded {
+                namespace,
+                used,
+                quota,
+            } => Self::QuotaExceeded {
+                project: namespace,
+                used,
+                quota,
+            },
+            blobs::Error::FloorReached { free, floor, .. } => Self::FloorReached { free, floor },
             error => Self::Blobs(error),
         }
     }

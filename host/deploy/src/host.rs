@@ -46,6 +46,7 @@ use crate::policy::Policy;
 use crate::queue::Queue;
 use crate::route::{Route, Routes};
 use crate::secrets::SecretStore;
+use crate::storage::{Collections, StorageOptions};
 use crate::token::TokenStore;
 
 pub use acceptance::{Begun, Repeat};
@@ -68,6 +69,8 @@ pub struct HostOptions {
     pub policy: Policy,
     /// How many steps run at a time, over all projects.
     pub max_steps: usize,
+    /// How much may be stored, and when what is dead is collected.
+    pub storage: StorageOptions,
 }
 
 /// The host. Cloning is cheap; all clones are one host.
@@ -90,6 +93,7 @@ pub(crate) struct Inner {
     pub(crate) queue: Queue,
     pub(crate) places: Places,
     pub(crate) leases: Leases,
+    pub(crate) collections: Collections,
     live: Mutex<HashMap<DeploymentId, Arc<Live>>>,
     /// Told whenever a deployment has ended.
     idle: Notify,

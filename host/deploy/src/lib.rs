@@ -37,9 +37,9 @@
 //!
 //! ```no_run
 //! # async fn example(package: Vec<bytes::Bytes>) -> Result<(), cofferdam_deploy::Error> {
-//! use cofferdam_deploy::{Head, Host, HostOptions, Isolation, Next, Policy};
+//! use cofferdam_deploy::{Head, Host, HostOptions, Isolation, Next, Policy, StorageOptions};
 //!
-//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread, policy: Policy::built_in(), max_steps: 4 };
+//! let options = HostOptions { data: "data".into(), shipped: Vec::new(), domain: "localhost".to_owned(), isolation: Isolation::Thread, policy: Policy::built_in(), max_steps: 4, storage: StorageOptions::default() };
 //! let host = Host::open(options).await?;
 //! let mut intake = host.begin(&"blog".parse()?, Head::default(), None).await?;
 //! let mut events = host.events(intake.id(), 0).await?;
@@ -90,6 +90,7 @@ mod schema;
 mod secrets;
 mod signature;
 mod status;
+mod storage;
 mod token;
 pub mod units;
 
@@ -125,4 +126,5 @@ pub use route::{Route, StaticRoot, Target};
 pub use secrets::{MAX_SECRET_BYTES, MAX_SECRETS, SecretStore, SecretView, StoredSecret};
 pub use signature::SignaturePolicy;
 pub use status::{STATUSES, Status};
+pub use storage::{Collected, StorageOptions};
 pub use token::{Identity, MAX_SCOPES, MAX_TOKENS, NewToken, Scope, TokenStore, TokenView};

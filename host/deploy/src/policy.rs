@@ -152,6 +152,14 @@ impl Policy {
         &self.network
     }
 
+    /// How many bytes of packages a project may hold, and those that have a number of their own.
+    pub(crate) fn storage(&self) -> (Option<u64>, BTreeMap<String, u64>) {
+        let bytes = |table: &Ceilings| table.storage_bytes.as_ref().map(|ruled| ruled.value);
+        let own = self.projects.iter();
+        let own = own.filter_map(|(name, table)| Some((name.to_string(), bytes(table)?)));
+        (bytes(&self.defaults), own.collect())
+    }
+
     /// The ceilings of one step: for every key, the most specific table that names it.
     pub(crate) fn ceilings(
         &self,

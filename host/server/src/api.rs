@@ -22,6 +22,7 @@ mod projects;
 mod request_id;
 mod routes;
 mod secrets;
+mod store;
 mod tokens;
 
 use std::sync::Arc;

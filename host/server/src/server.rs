@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cofferdam_deploy::{Host, HostOptions, Isolation, Policy, ShippedPlugin};
+use cofferdam_deploy::{Host, HostOptions, Isolation, Policy, ShippedPlugin, StorageOptions};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -57,6 +57,8 @@ pub struct ServerOptions {
     pub max_package_bytes: u64,
     /// How many steps run at a time, over all projects. Default: two for each processor, and at least four.
     pub max_steps: usize,
+    /// How much may be stored, and when what is dead is collected.
+    pub storage: StorageOptions,
     /// How long the sender of a body may keep the server waiting.
     pub body: BodyLimits,
     /// How long a request's head may take, and how long an idle connection is kept. Default: 30 seconds.
@@ -82,6 +84,7 @@ impl ServerOptions {
             policy: Policy::built_in(),
             max_package_bytes: MAX_PACKAGE_BYTES,
             max_steps: cofferdam_deploy::default_max_steps(),
+            storage: StorageOptions::default(),
             body: BodyLimits::default(),
             header_timeout: connections.header_read,
             drain: connections.drain,
@@ -130,6 +133,7 @@ impl Server {
             isolation: options.isolation.clone(),
             policy: options.policy.clone(),
             max_steps: options.max_steps,
+            storage: options.storage.clone(),
         })
         .await?;
         host.set_ingress(ingress_addr, tls.is_some());

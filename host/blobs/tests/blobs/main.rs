@@ -7,6 +7,7 @@ mod damage;
 mod follow;
 mod reindex;
 mod round_trip;
+mod stress;
 #[path = "../../src/testing.rs"]
 mod testing;
 

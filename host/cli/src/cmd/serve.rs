@@ -83,6 +83,8 @@ impl Running {
         if let Some(steps) = arguments.max_steps {
             options.max_steps = steps.into();
         }
+        options.storage.min_free_bytes = arguments.min_free.0;
+        options.storage.collect_interval = Duration::from_millis(arguments.collect_interval.0);
         let (policy, policy_file) = policy(arguments.policy.as_deref(), &data)?;
         options.policy = policy;
         let scheme = if tls.is_some() { "https" } else { "http" };

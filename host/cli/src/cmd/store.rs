@@ -1,6 +1,7 @@
-//! `cofferdam store`: the packages' store in the data directory of a server that does not run.
+//! `cofferdam store`: the packages' store in a server's data directory.
 
 mod check;
+mod gc;
 mod progress;
 mod reindex;
 
@@ -15,6 +16,7 @@ pub(crate) async fn run(command: &StoreCommand) -> Result<(), Failure> {
     match command {
         StoreCommand::Check(arguments) => check::run(arguments).await,
         StoreCommand::Reindex(arguments) => reindex::run(arguments).await,
+        StoreCommand::Gc(arguments) => gc::run(arguments).await,
     }
 }
 

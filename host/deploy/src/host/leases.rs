@@ -250,6 +250,7 @@ mod tests {
             isolation: Isolation::Thread,
             policy: Policy::built_in(),
             max_steps: 1,
+            storage: crate::storage::StorageOptions::default(),
         };
         let host = Host::open(options).await.unwrap();
         host.recovered().await;

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use cofferdam_blobs::{Store, StoreOptions};
+use cofferdam_blobs::Store;
 use cofferdam_ledger::Ledger;
 use cofferdam_sandbox::worker::{Isolation, Landlock, LandlockStatus, landlock_status};
 use cofferdam_sandbox::{Sandbox, SandboxOptions};
@@ -23,6 +23,7 @@ use crate::recovery;
 use crate::route::Routes;
 use crate::secrets::SecretStore;
 use crate::signature::TrustedKeys;
+use crate::storage::Collections;
 use crate::token::TokenStore;
 
 /// Says which of the walls around a step do not stand, once.
@@ -59,11 +60,12 @@ impl Host {
             isolation,
             policy,
             max_steps,
+            storage,
         } = options;
         let keys = TrustedKeys::of(&policy.signatures())?;
         let data = Arc::new(blocking(move || DataDir::open(&data)).await??);
         let ledger = Ledger::open(&data.ledger()).await?;
-        let blobs = Store::open(&data.blobs(), StoreOptions::default()).await?;
+        let blobs = Store::open(&data.blobs(), storage.store(&policy)).await?;
         let logs = EventLogs::open(data.events())?;
         let mut sandbox_options = SandboxOptions::default();
         sandbox_options.cache_dir = Some(data.compiled());
@@ -102,6 +104,7 @@ impl Host {
             queue: Queue::default(),
             places: Places::new(max_steps),
             leases,
+            collections: Collections::default(),
             live: Mutex::default(),
             idle: Notify::new(),
             ingress: Mutex::default(),
@@ -113,6 +116,7 @@ impl Host {
         inner.secrets.check().await?;
         // What serves, first: everything else can wait.
         recovery::serve_active(&inner).await?;
+        inner.collect_in_background(storage.collect_interval);
         inner.activator.catalog.admit_shipped(&shipped).await?;
         tokio::spawn(recovery::recover(inner.clone()));
         Ok(Self { inner })

@@ -16,6 +16,7 @@ impl Host {
         let inner = &self.inner;
         inner.stopping.store(true, Ordering::SeqCst);
         inner.pausing.send_replace(true);
+        inner.collections.stop();
         if tokio::time::timeout(grace, inner.drained()).await.is_err() {
             for live in inner.all_live() {
                 live.pause();
@@ -32,6 +33,11 @@ impl Host {
 }
 
 impl Inner {
+    /// Whether the host has not been asked to stop.
+    pub(crate) fn accepts(&self) -> bool {
+        !self.stopping.load(Ordering::SeqCst)
+    }
+
     pub(super) fn live(&self, id: DeploymentId) -> Option<Arc<Live>> {
         self.live
             .lock()

@@ -67,6 +67,9 @@ pub(super) async fn run(
         return Err(Halt::Paused);
     }
     let place = take_place(host, live, at, planned, package.is_some()).await?;
+    // What it writes must not fill the disk to the last byte, on which everything else stands too.
+    let room = host.blobs.check_room().await;
+    room.map_err(|error| report(live)(error.into()))?;
     begin(live, at, planned).await.map_err(report(live))?;
     point("step-begun");
     let mut heard = Heard::default();

@@ -28,6 +28,7 @@ pub(crate) struct Ceilings {
     pub(super) net: Option<Ruled<Vec<HostPattern>>>,
     pub(super) cache: Option<Ruled<bool>>,
     pub(super) cache_bytes: Option<Ruled<u64>>,
+    pub(super) storage_bytes: Option<Ruled<u64>>,
     pub(super) reproducible: Option<Ruled<bool>>,
     pub(super) limits: BTreeMap<&'static str, Ruled<u64>>,
 }
@@ -47,6 +48,7 @@ impl Ceilings {
             net: ruled(Vec::new()),
             cache: ruled(true),
             cache_bytes: ruled(CACHE_BYTES),
+            storage_bytes: None,
             reproducible: ruled(true),
             limits: LIMITS
                 .iter()

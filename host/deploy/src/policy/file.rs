@@ -39,6 +39,7 @@ struct Table {
     net: Option<Spanned<Vec<Spanned<String>>>>,
     cache: Option<Spanned<bool>>,
     cache_bytes: Option<Spanned<Value>>,
+    storage_bytes: Option<Spanned<Value>>,
     reproducible: Option<Spanned<bool>>,
     limits: BTreeMap<Spanned<String>, Spanned<Value>>,
 }
@@ -74,6 +75,10 @@ pub(super) fn parse(file: &str, text: &str, beside: &Path) -> Result<Policy, Str
     for (key, table) in parsed.plugins {
         let plugin =
             plugin_key(key.get_ref()).map_err(|why| place.refusal(&key.span(), "plugins", why))?;
+        if let Some(value) = &table.storage_bytes {
+            let why = "is a project's; a plugin stores no packages";
+            return Err(place.refusal(&value.span(), "storage_bytes", why));
+        }
         plugins.insert(plugin, place.table(table)?);
     }
     let mut projects = BTreeMap::new();
@@ -128,23 +133,28 @@ impl Place<'_> {
     }
 
     fn table(&self, table: Table) -> Result<Ceilings, String> {
-        let cache_bytes = table.cache_bytes.map(|value| {
-            let amount = amount(Unit::Bytes, true, value.get_ref())
-                .map_err(|why| self.refusal(&value.span(), "cache_bytes", why))?;
-            Ok::<_, String>(Ruled {
-                value: amount,
-                rule: self.rule(&value.span()),
-            })
-        });
         Ok(Ceilings {
             env: self.list("env", table.env, NamePattern::parse)?,
             secrets: self.list("secrets", table.secrets, NamePattern::parse)?,
             net: self.list("net", table.net, HostPattern::parse)?,
             cache: table.cache.map(|flag| self.flag(&flag)),
-            cache_bytes: cache_bytes.transpose()?,
+            cache_bytes: self.size("cache_bytes", table.cache_bytes)?,
+            storage_bytes: self.size("storage_bytes", table.storage_bytes)?,
             reproducible: table.reproducible.map(|flag| self.flag(&flag)),
             limits: self.limits(table.limits)?,
         })
+    }
+
+    fn size(&self, key: &str, size: Option<Spanned<Value>>) -> Result<Option<Ruled<u64>>, String> {
+        size.map(|value| {
+            let amount = amount(Unit::Bytes, true, value.get_ref())
+                .map_err(|why| self.refusal(&value.span(), key, why))?;
+            Ok(Ruled {
+                value: amount,
+                rule: self.rule(&value.span()),
+            })
+        })
+        .transpose()
     }
 
     fn flag(&self, flag: &Spanned<bool>) -> Ruled<bool> {

@@ -31,6 +31,7 @@ pub(super) fn action(method: &Method, path: &str) -> Option<&'static str> {
         ("PUT", "/v1/projects/{project}/hold") => "hold.set",
         ("DELETE", "/v1/projects/{project}/hold") => "hold.release",
         ("DELETE", "/v1/projects/{project}/lease") => "lease.break",
+        ("POST", "/v1/store/collect") => "store.collect",
         _ => return None,
     })
 }

@@ -4,8 +4,8 @@
 use axum::response::Response;
 use axum::routing::MethodFilter;
 use cofferdam_deploy::{
-    Check, Head, HoldView, Identity, NewToken, PluginView, ProjectName, ProjectView, Record,
-    StoredSecret,
+    Check, Collected, Head, HoldView, Identity, NewToken, PluginView, ProjectName, ProjectView,
+    Record, StoredSecret,
 };
 use futures::future::BoxFuture;
 use http::Method;
@@ -14,7 +14,7 @@ use super::doc::Doc;
 use super::problem::Problem;
 use super::{
     Call, audit, check, deploy, deployments, events, health, holds, log, openapi, plugins,
-    projects, secrets, tokens,
+    projects, secrets, store, tokens,
 };
 
 /// What a handler comes to.
@@ -317,6 +317,16 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         }),
     )
     .doc(Doc::of("Forget a secret").gives_nothing(204, "It is gone")),
+    route(
+        Method::POST,
+        "/v1/store/collect",
+        Access::Admin(|call| Box::pin(store::collect(call))),
+    )
+    .doc(
+        Doc::of("Give back the room of what nothing refers to, beside everything else that runs")
+            .query("dry_run", "true only asks how much would come free")
+            .gives::<Collected>(200, "What was found and done"),
+    ),
     route(
         Method::GET,
         "/v1/plugins",
