@@ -39,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) plan: Plan,
     /// The step to begin with; one behind the last stands for the activation.
     pub(crate) from: usize,
+    /// Whether it had begun before the host was last started: a hold that came meanwhile is not for it.
+    pub(crate) has_begun: bool,
     /// What the first step reads.
     pub(crate) package: Option<Reader>,
     pub(crate) turn: oneshot::Receiver<Turn>,
@@ -111,6 +113,7 @@ impl Run {
             live,
             plan,
             from,
+            has_begun,
             package,
             turn,
         } = self;
@@ -118,7 +121,7 @@ impl Run {
             Ok(permit) => permit,
             Err(halt) => return Err(Exit { halt, permit: None }),
         };
-        let ended = match take_the_right(&host, &live).await {
+        let ended = match take_the_right(&host, &live, has_begun).await {
             Ok(()) => proceed(&host, &live, plan, from, package).await,
             Err(halt) => Err(halt),
         };
@@ -151,12 +154,14 @@ async fn wait_for_turn(
 }
 
 /// Takes the project's lease, unless the project was put under a hold while the deployment waited.
-async fn take_the_right(host: &Inner, live: &Live) -> Result<(), Halt> {
+async fn take_the_right(host: &Inner, live: &Live, has_begun: bool) -> Result<(), Halt> {
     if host.is_pausing() {
         return Err(Halt::Paused);
     }
     let taken = async {
-        hold::check(&host.ledger, &live.project).await?;
+        if !has_begun {
+            hold::check(&host.ledger, &live.project).await?;
+        }
         host.take_lease(live).await
     };
     tokio::select! {

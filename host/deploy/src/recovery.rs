@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use cofferdam_ledger::{Change, DeploymentRow, Durability};
 use serde_json::json;
+use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use crate::activation::Candidate;
@@ -30,8 +31,9 @@ use crate::live::Live;
 use crate::name::{DeploymentId, ProjectName};
 use crate::pipeline::{RELEASE, Run};
 use crate::plan::Plan;
+use crate::queue::Turn;
 use crate::record::{Body, ErrorRecord, ReleaseRecord, StepStatus};
-use crate::status::derive;
+use crate::status::{Status, derive};
 
 /// How long to wait before a recovery that failed is tried again: a full disk may be made room on meanwhile.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -72,12 +74,13 @@ async fn recover_once(host: &Arc<Inner>) -> Result<(), Error> {
     complete_logs(host).await?;
     host.empty_trash();
     // Oldest first, as they had come: of those that waited, the newest takes the place of the others again.
-    for Waiting { live, plan, from } in runs {
-        host.remember(&live);
+    for waiting in runs {
+        let live = &waiting.live;
+        host.remember(live);
         let turn = host.queue.enter(&live.project, live.id);
         host.queue.settle(&live.project, live.id);
         let span = tracing::info_span!(parent: None, "pipeline", deployment = %live.id, project = %live.project);
-        tokio::spawn(run(host.clone(), live, plan, from, turn).instrument(span));
+        tokio::spawn(run(host.clone(), waiting, turn).instrument(span));
     }
     // The plugins of these are held by now. Nothing may fail from here on: what runs is not to be recovered again.
     if let Err(error) = host.activator.catalog.collect_orphans().await {
@@ -152,6 +155,7 @@ struct Waiting {
     live: Arc<Live>,
     plan: Plan,
     from: usize,
+    has_begun: bool,
 }
 
 /// Ends a deployment of the last run, or makes it ready to go on.
@@ -200,6 +204,7 @@ async fn resume(
     from: usize,
 ) -> Result<Waiting, Error> {
     let id = DeploymentId::from(row.id);
+    let has_begun = derive(&body) != Status::Queued;
     clean_staging(host, id, from).await?;
     let activator = &host.activator;
     let plan = Plan::recall(
@@ -222,8 +227,13 @@ async fn resume(
             live.learn(&secrets).await?;
         }
     }
+    // That nothing is kept any more must be there before the empty directory that could be taken for what was.
+    let durability = match live.read(|body| body.journal.kept).await {
+        kept if kept > from => Durability::Power,
+        _ => Durability::Process,
+    };
     let status = live
-        .record(Durability::Process, Vec::new(), |body| {
+        .record(durability, Vec::new(), |body| {
             for step in body.steps.iter_mut().skip(from) {
                 step.status = StepStatus::Pending;
                 step.started_at = None;
@@ -238,21 +248,28 @@ async fn resume(
         })
         .await?;
     point("resume-recorded");
+    let release = host.data.staging(id).join(RELEASE);
+    blocking(move || make_dir(&release)).await??;
     let next = plan.steps.get(from).map(|step| step.name.as_str());
     tracing::info!(deployment = %id, from = next.unwrap_or("activation"), "a deployment of the last run goes on");
     let fields = json!({ "status": status, "from": next.unwrap_or("activation") });
     live.log.append(EventKind::Resumed, None, fields).await?;
-    Ok(Waiting { live, plan, from })
+    Ok(Waiting {
+        live,
+        plan,
+        from,
+        has_begun,
+    })
 }
 
-/// Leaves in staging what is kept, and nothing else.
+/// Leaves in staging what is kept, and nothing else: not even the directory for the release, when nothing is.
 async fn clean_staging(host: &Inner, id: DeploymentId, from: usize) -> Result<(), Error> {
     let staging = host.data.staging(id);
     let trash = host.data.trash();
     blocking(move || {
         if from == 0 {
             freeze::discard(&staging, &trash)?;
-            return make_dir(&staging.join(RELEASE));
+            return Ok(());
         }
         for entry in children(&staging)? {
             if entry.file_name().is_none_or(|name| name != RELEASE) {
@@ -265,13 +282,13 @@ async fn clean_staging(host: &Inner, id: DeploymentId, from: usize) -> Result<()
 }
 
 /// Runs a deployment that goes on, to its end.
-async fn run(
-    host: Arc<Inner>,
-    live: Arc<Live>,
-    plan: Plan,
-    from: usize,
-    turn: tokio::sync::oneshot::Receiver<crate::queue::Turn>,
-) {
+async fn run(host: Arc<Inner>, waiting: Waiting, turn: oneshot::Receiver<Turn>) {
+    let Waiting {
+        live,
+        plan,
+        from,
+        has_begun,
+    } = waiting;
     let package = match (from, live.read(|body| body.blob).await) {
         (0, Some(blob)) => match host.blobs.reader(blob).await {
             Ok(reader) => Some(reader),
@@ -291,6 +308,7 @@ async fn run(
         live,
         plan,
         from,
+        has_begun,
         package,
         turn,
     };

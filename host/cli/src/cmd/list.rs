@@ -39,13 +39,14 @@ pub(crate) async fn projects(arguments: &AllArgs) -> Result<(), Failure> {
     show(
         arguments.json,
         &projects,
-        &["PROJECT", "ACTIVE", "URL", "LATEST"],
+        &["PROJECT", "ACTIVE", "URL", "LATEST", "HOLD"],
         |project| {
             vec![
                 text_at(project, "/name"),
                 text_at(project, "/active"),
                 text_at(project, "/release/url"),
                 text_at(project, "/latest/status"),
+                text_at(project, "/hold/reason"),
             ]
         },
     )

@@ -260,6 +260,7 @@ impl Inner {
             live: live.clone(),
             plan,
             from: 0,
+            has_begun: false,
             package: Some(ingest.follow()),
             turn,
         };

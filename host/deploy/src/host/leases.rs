@@ -61,7 +61,7 @@ impl Host {
         );
         tracing::warn!(%project, deployment = %id, owner = lease.owner, by, "a lease is broken");
         match inner.live(id) {
-            Some(live) => inner.break_off(&live, error).await?,
+            Some(live) => inner.break_off(&live, error, UNLOCK_PATIENCE).await?,
             None => inner.reap(&lease, error).await?,
         }
         Ok(Some(Broken {
@@ -201,12 +201,14 @@ impl Inner {
 
     /// Ends a deployment of this process that keeps its project from others: by asking it, or by recording its end
     /// over its head. What it records afterwards is refused.
-    async fn break_off(&self, live: &Live, error: ErrorRecord) -> Result<(), Error> {
+    async fn break_off(
+        &self,
+        live: &Live,
+        error: ErrorRecord,
+        patience: Duration,
+    ) -> Result<(), Error> {
         live.stop("interrupted", error.message.clone());
-        if tokio::time::timeout(UNLOCK_PATIENCE, live.ended())
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout(patience, live.ended()).await.is_ok() {
             return Ok(());
         }
         tracing::error!(deployment = %live.id, "a deployment does not stop and is put aside");
@@ -226,8 +228,13 @@ impl Inner {
             )) => return Ok(()),
             Err(error) => return Err(error),
         };
+        live.mark_failing();
         self.queue.release(&live.project, live.id);
-        ending::write(&live.log, status, Some(&error), None).await
+        self.discard(self.data.staging(live.id)).await;
+        let said = ending::write(&live.log, status, Some(&error), None).await;
+        // Nobody waits for it any more, neither to read its record nor to stop.
+        self.forget(live, true).await;
+        said
     }
 }
 
@@ -240,6 +247,7 @@ mod tests {
     use super::*;
     use crate::host::HostOptions;
     use crate::policy::Policy;
+    use crate::queue::Turn;
     use crate::status::Status;
 
     async fn host(directory: &std::path::Path) -> Host {
@@ -309,6 +317,59 @@ mod tests {
         assert_eq!(leases.len(), 1);
         assert_eq!(DeploymentId::from(leases[0].deployment), runs);
         assert_eq!(host.deployment(runs).await.unwrap().status, Status::Queued);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_does_not_stop_is_put_aside_and_records_nothing_any_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path()).await;
+        let inner = &host.inner;
+        let project: ProjectName = "blog".parse().unwrap();
+        let id = DeploymentId::new();
+        let changes = vec![
+            Change::PutProject {
+                name: project.to_string(),
+                created_at: 1,
+            },
+            Change::InsertDeployment(NewDeployment {
+                id: id.as_uuid(),
+                project: project.to_string(),
+                status: Status::Queued.as_str().to_owned(),
+                created_at: 1,
+                body: Body::default().to_json(),
+            }),
+        ];
+        inner
+            .ledger
+            .commit(Durability::Process, changes)
+            .await
+            .unwrap();
+        let log = inner.logs.create(id.as_uuid()).unwrap();
+        let ledger = inner.ledger.clone();
+        let live = Live::new(id, project.clone(), Body::default(), log, ledger);
+        inner.remember(&live);
+        let aside = inner.queue.enter(&project, id).await.unwrap();
+        let next = inner.queue.enter(&project, DeploymentId::new());
+        inner.take_lease(&live).await.unwrap();
+
+        let error = ErrorRecord::new("interrupted", "it was in the way");
+        let patience = Duration::from_millis(10);
+        inner.break_off(&live, error, patience).await.unwrap();
+        assert!(matches!(next.await.unwrap(), Turn::Run(_)));
+        let record = host.deployment(id).await.unwrap();
+        assert_eq!(record.error.unwrap().message, "it was in the way");
+        assert_eq!(inner.ledger.lease("blog").await.unwrap(), None);
+        // It wakes.
+        let late = live.record(Durability::Process, Vec::new(), |_| {}).await;
+        assert!(
+            matches!(
+                late,
+                Err(Error::Ledger(cofferdam_ledger::Error::Finished { .. }))
+            ),
+            "{late:?}"
+        );
+        inner.forget(&live, true).await;
+        drop(aside);
     }
 
     #[tokio::test]

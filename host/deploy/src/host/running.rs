@@ -88,7 +88,8 @@ impl Inner {
         } else if is_over {
             self.data.remove_open_end(live.id);
         }
-        if is_over {
+        // One that was put aside was counted then.
+        if is_over && self.live(live.id).is_some() {
             let body = live.body().await;
             self.meter
                 .ended(live.id, &body, derive(&body), live.log.last());
