@@ -180,6 +180,55 @@ async fn a_token_that_expires_ends_what_it_has_under_way() {
     );
 }
 
+#[tokio::test]
+async fn one_token_has_so_many_uploads_at_a_time_and_then_has_to_wait() {
+    let server = shared();
+    let (_, token) = make(&server, &["deploy:*"], None).await;
+    let line = |at: usize| format!("PUT /v1/projects/many{at}/deployments");
+    let mut uploads = Vec::new();
+    for at in 0..16 {
+        let headers = "Content-Length: 100000\r\n";
+        uploads.push(begin(&server, &token, &line(at), headers).await);
+    }
+    // They are under way once the server has looked at each of them.
+    for (at, upload) in uploads.iter_mut().enumerate() {
+        upload.send(&site()[..600]).await;
+        let page = format!("/v1/deployments?project=many{at}");
+        server
+            .eventually(&page, |page| page["deployments"][0]["id"].is_string())
+            .await;
+    }
+    let mut refused = begin(&server, &token, &line(16), "Content-Length: 100000\r\n").await;
+    let answer = refused.answer().await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (429, "too_many_requests")
+    );
+    assert!(answer.head.contains("retry-after: "), "{answer:?}");
+    // Others are not held up, and neither are the small requests of this one.
+    let (_, other) = make(&server, &["deploy:many17"], None).await;
+    let path = "/v1/projects/many17/deployments";
+    let request = server
+        .anonymous("PUT", path)
+        .bearer_auth(&other)
+        .body(site());
+    assert_eq!(request.send().await.unwrap().status(), 202);
+    assert_eq!(status(&server, &token, "GET", "/v1/projects").await, 200);
+    // One that ends makes room.
+    drop(uploads.pop());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let request = server.anonymous("PUT", "/v1/projects/many18/deployments");
+        let body = vec![0; 100_000];
+        let answer = request.bearer_auth(&token).body(body).send().await.unwrap();
+        if answer.status() != 429 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "there is no room again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// The scopes that the walk below tries.
 const SCOPES: [&[&str]; 8] = [
     &["read:walked"],
