@@ -33,12 +33,21 @@ pub struct ChunkerParams {
     pub normalization: u32,
 }
 
+/// The algorithm of [`ChunkerParams::name`].
+const NAME: &str = "fastcdc-2020";
+
+/// See [`ChunkerParams::version`].
+const VERSION: u32 = 1;
+
+/// The longest chunk that [`Chunker::new`] agrees to: a client that cuts for a server has to hold a few of them.
+const MAX_SUPPORTED_CHUNK: u32 = 4 * 1024 * 1024;
+
 impl Default for ChunkerParams {
     /// What this version cuts with.
     fn default() -> ChunkerParams {
         ChunkerParams {
-            name: "fastcdc-2020".to_owned(),
-            version: 1,
+            name: NAME.to_owned(),
+            version: VERSION,
             min: 16 * 1024,
             average: 64 * 1024,
             max: 256 * 1024,
@@ -50,25 +59,51 @@ impl Default for ChunkerParams {
 /// Cuts a stream that comes in blocks of any size. Every byte is scanned once: a cut is looked for only
 /// when a whole longest chunk, or the end of the stream, is at hand.
 #[derive(Debug)]
-pub(crate) struct Chunker {
+pub struct Chunker {
     buffer: BytesMut,
+    min: usize,
+    average: usize,
+    max: usize,
     mask_short: u64,
     mask_long: u64,
 }
 
 impl Chunker {
-    pub(crate) fn new() -> Chunker {
-        let (mask_short, mask_long) =
-            v2020::select_masks(AVERAGE_CHUNK_BYTES, Normalization::Level1);
-        Chunker {
+    /// A chunker that cuts as these say, at the start of a stream; `None` if they name an algorithm, a version or
+    /// sizes that are not known here.
+    #[must_use]
+    pub fn new(params: &ChunkerParams) -> Option<Chunker> {
+        let level = match params.normalization {
+            0 => Normalization::Level0,
+            1 => Normalization::Level1,
+            2 => Normalization::Level2,
+            3 => Normalization::Level3,
+            _ => return None,
+        };
+        let (min, average, max) = (params.min, params.average, params.max);
+        // What fastcdc asserts, and an order without which a cut could be longer than `max`.
+        let sizes = (64..=1024 * 1024).contains(&min)
+            && (256..=4 * 1024 * 1024).contains(&average)
+            && (1024..=MAX_SUPPORTED_CHUNK).contains(&max)
+            && min <= average
+            && average <= max
+            && [min, average, max].iter().all(|size| size % 2 == 0);
+        if params.name != NAME || params.version != VERSION || !sizes {
+            return None;
+        }
+        let (mask_short, mask_long) = v2020::select_masks(average as usize, level);
+        Some(Chunker {
             buffer: BytesMut::new(),
+            min: min as usize,
+            average: average as usize,
+            max: max as usize,
             mask_short,
             mask_long,
-        }
+        })
     }
 
     /// Takes the next bytes of the stream.
-    pub(crate) fn push(&mut self, block: &[u8]) {
+    pub fn push(&mut self, block: &[u8]) {
         let free = self.buffer.capacity() - self.buffer.len();
         if free < block.len() {
             let mut next =
@@ -80,15 +115,15 @@ impl Chunker {
     }
 
     /// The next chunk, if its end is certain. `last` says that no more bytes will come.
-    pub(crate) fn next(&mut self, last: bool) -> Option<Bytes> {
-        if self.buffer.is_empty() || (self.buffer.len() < MAX_CHUNK_BYTES && !last) {
+    pub fn next(&mut self, last: bool) -> Option<Bytes> {
+        if self.buffer.is_empty() || (self.buffer.len() < self.max && !last) {
             return None;
         }
         let (_, cut) = v2020::cut(
             &self.buffer,
-            MIN_CHUNK_BYTES,
-            AVERAGE_CHUNK_BYTES,
-            MAX_CHUNK_BYTES,
+            self.min,
+            self.average,
+            self.max,
             self.mask_short,
             self.mask_long,
             self.mask_short << 1,
@@ -96,15 +131,23 @@ impl Chunker {
         );
         Some(self.buffer.split_to(cut).freeze())
     }
+
+    /// What was pushed and makes no whole chunk yet: less than the longest chunk, once [`next`](Chunker::next) has
+    /// nothing more.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.buffer
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
+
     use super::*;
     use crate::testing::noise;
 
     fn cuts(data: &[u8], block: usize) -> Vec<usize> {
-        let mut chunker = Chunker::new();
+        let mut chunker = Chunker::new(&ChunkerParams::default()).unwrap();
         let mut lengths = Vec::new();
         for block in data.chunks(block) {
             chunker.push(block);
@@ -124,6 +167,29 @@ mod tests {
         }
         for &length in &whole[..whole.len() - 1] {
             assert!((MIN_CHUNK_BYTES..=MAX_CHUNK_BYTES).contains(&length));
+        }
+    }
+
+    #[test]
+    fn a_chunker_that_is_not_known_here_is_not_guessed_at() {
+        let known = ChunkerParams::default();
+        assert!(Chunker::new(&known).is_some());
+        type Change = fn(&mut ChunkerParams);
+        let changes: [Change; 9] = [
+            |params| params.name = "fastcdc-2016".to_owned(),
+            |params| params.version = 2,
+            |params| params.normalization = 4,
+            |params| params.min = 0,
+            |params| params.min = params.average + 2,
+            |params| params.max = params.average - 2,
+            |params| params.max = u32::MAX - 1,
+            |params| params.average += 1,
+            |params| (params.min, params.average, params.max) = (2, 2, 2),
+        ];
+        for change in changes {
+            let mut params = known.clone();
+            change(&mut params);
+            assert!(Chunker::new(&params).is_none(), "{params:?}");
         }
     }
 

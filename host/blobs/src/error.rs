@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::BlobId;
+use crate::{BlobId, ChunkId, Digest};
 
 /// What went wrong. Cheap to clone: the same failure is told to the writer and to every reader it ends.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -101,6 +101,21 @@ pub enum Error {
         /// The id that was asked for.
         id: BlobId,
     },
+    /// A list of chunks leans on one that its namespace does not hold. Nothing tells apart one that nobody has, one
+    /// that others have and one that was removed.
+    #[error(
+        "the list leans on a chunk that is not held: ask again which are missing, and send those"
+    )]
+    NotHeld,
+    /// A list of chunks makes no sense.
+    #[error("the list of chunks is not valid: {detail}")]
+    List {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A chunk that was sent is not the one that the list names.
+    #[error("{0}")]
+    ChunkMismatch(Box<Mismatch>),
     /// What was read is not what was written.
     #[error("{what} in {place} is corrupt: {detail}")]
     Corrupt {
@@ -142,6 +157,20 @@ fn what_to_do(source: &io::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// What a chunk should be, and what it is.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "a chunk was sent whose {bytes} bytes have the digest {found}, and the list says {expected}"
+)]
+pub struct Mismatch {
+    /// The digest in the list.
+    pub expected: ChunkId,
+    /// The digest of what was sent.
+    pub found: Digest,
+    /// How many bytes were sent.
+    pub bytes: usize,
 }
 
 impl Error {

@@ -5,9 +5,11 @@
 
 mod change;
 mod collection;
+mod held;
 mod mend;
 mod rows;
 mod survey;
+mod uploads;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,7 @@ use crate::disk::Disk;
 use crate::manifest::{BlobRecord, EncodedPart, Part};
 use crate::pack::{Entry, Extent, Kind};
 use crate::reader::Suspect;
+use crate::upload::UploadProgress;
 use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Error};
 
 use change::Writer;
@@ -118,6 +121,8 @@ pub(crate) struct PackCommit {
     pub(crate) length: u64,
     pub(crate) entries: Vec<Entry>,
     pub(crate) parts: Vec<EncodedPart>,
+    /// How far the upload is with this pack, if it is one that comes in pieces.
+    pub(crate) upload: Option<UploadProgress>,
     pub(crate) blob: Option<BlobRecord>,
 }
 
@@ -137,6 +142,7 @@ impl Index {
         let index = Index::connect(disk, path, durable(path).create_if_missing(true)).await?;
         index.migrate().await?;
         index.forget_the_dead().await?;
+        index.derive_held_once().await?;
         Ok(index)
     }
 
@@ -258,10 +264,13 @@ impl Index {
             .execute(&mut *change)
             .await
             .map_err(&failed)?;
-        sqlx::query("DELETE FROM manifest WHERE blob NOT IN (SELECT id FROM blob)")
-            .execute(&mut *change)
-            .await
-            .map_err(&failed)?;
+        sqlx::query(
+            "DELETE FROM manifest WHERE blob NOT IN (SELECT id FROM blob) \
+             AND blob NOT IN (SELECT id FROM upload)",
+        )
+        .execute(&mut *change)
+        .await
+        .map_err(&failed)?;
         change.commit().await
     }
 
@@ -311,7 +320,7 @@ impl Index {
         let mut change = self.begin(&mut writer, action).await?;
         commit_pack(&mut change, commit)
             .await
-            .map_err(self.failed(action))?;
+            .map_err(|error| uploads::gone_or(error, self.failed(action)))?;
         change.commit().await
     }
 
@@ -427,13 +436,16 @@ impl Index {
         let failed = self.failed(action);
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
-        let removed = sqlx::query("DELETE FROM blob WHERE id = ?")
-            .bind(&id.as_bytes()[..])
-            .execute(&mut *change)
-            .await
-            .map_err(&failed)?
-            .rows_affected();
-        if removed > 0 {
+        let removed: Option<String> =
+            sqlx::query_scalar("DELETE FROM blob WHERE id = ? RETURNING namespace")
+                .bind(&id.as_bytes()[..])
+                .fetch_optional(&mut *change)
+                .await
+                .map_err(&failed)?;
+        if let Some(namespace) = &removed {
+            held::remove(&mut change, id, namespace)
+                .await
+                .map_err(&failed)?;
             sqlx::query("DELETE FROM manifest WHERE blob = ?")
                 .bind(&id.as_bytes()[..])
                 .execute(&mut *change)
@@ -441,7 +453,7 @@ impl Index {
                 .map_err(&failed)?;
         }
         change.commit().await?;
-        Ok(removed > 0)
+        Ok(removed.is_some())
     }
 
     /// The part of a blob's manifest that covers the byte at `position`, if the index has it.
@@ -505,11 +517,15 @@ async fn lease_pack(
     holder: BlobId,
     pack: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT OR IGNORE INTO lease (pack, holder) VALUES (?, ?)")
-        .bind(pack)
-        .bind(&holder.as_bytes()[..])
-        .execute(&mut *connection)
-        .await?;
+    // That of an upload that comes in pieces outlives the process; any other does not.
+    sqlx::query(
+        "INSERT OR IGNORE INTO lease (pack, holder, expires_at) \
+         VALUES (?1, ?2, (SELECT expires_at FROM upload WHERE id = ?2))",
+    )
+    .bind(pack)
+    .bind(&holder.as_bytes()[..])
+    .execute(&mut *connection)
+    .await?;
     // A collection that runs has not marked what is leaned on from now on.
     sqlx::query("UPDATE pack SET round = (SELECT round FROM collection) WHERE id = ?")
         .bind(pack)
@@ -551,8 +567,13 @@ async fn commit_pack(
             .execute(&mut *change)
             .await?;
     }
+    if let Some(upload) = &commit.upload {
+        let complete = commit.blob.is_some();
+        uploads::progress(change, commit.holder, upload, complete).await?;
+    }
     if let Some(record) = &commit.blob {
         insert_blob(change, record).await?;
+        held::add(change, commit.holder, &record.info.namespace).await?;
         release(change, commit.holder).await?;
     }
     Ok(())

@@ -16,6 +16,9 @@
 //! Between them are bounded channels of batches. What one upload holds in memory, whatever its size: the
 //! window (4 MiB), the same bytes again as chunks, a pack's table (at most 16,384 entries) and at most
 //! 1 MiB of manifest. See [`flow`] for the window and for how an upload is followed.
+//!
+//! An upload that comes in pieces passes through one such pipeline for each piece. A piece that is
+//! [suspended](Ingest::suspend) seals the pack it has begun; the next one begins behind the last whole chunk.
 
 mod cutter;
 mod flow;
@@ -26,12 +29,14 @@ use std::thread;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
+pub(crate) use cutter::Hashers;
 pub(crate) use flow::{Flow, Step};
 
 use crate::quota::Charge;
 use crate::store::Shared;
+use crate::upload::UploadRow;
 use crate::{BlobId, BlobInfo, Error, Reader};
 
 /// A blob that is being written. Dropped before [`finish`](Ingest::finish) has returned, it comes to nothing.
@@ -40,31 +45,58 @@ pub struct Ingest {
     shared: Arc<Shared>,
     id: BlobId,
     flow: Arc<Flow>,
-    charge: Arc<Charge>,
-    outcome: oneshot::Receiver<Result<BlobInfo, Error>>,
+    /// Absent where everything was charged before.
+    charge: Option<Arc<Charge>>,
+    outcome: oneshot::Receiver<Result<Packed, Error>>,
     finished: bool,
 }
 
+/// What a pipeline came to.
+#[derive(Debug)]
+enum Packed {
+    /// The blob is complete.
+    Whole(BlobInfo),
+    /// So many bytes of it are durable.
+    Suspended(u64),
+}
+
+/// What an upload that comes in pieces goes on from.
+#[derive(Debug)]
+pub(crate) struct Resume {
+    pub(crate) row: UploadRow,
+    /// The digests of what the index names of it, if they are known.
+    pub(crate) hashers: Option<Hashers>,
+    /// Nobody else goes on with it until this is dropped.
+    pub(crate) lock: OwnedMutexGuard<()>,
+}
+
 impl Ingest {
-    /// Starts the pipeline. The permit is held until its last thread is gone.
+    /// Starts the pipeline. The permit, and the lock of what is resumed, are held until its last thread is gone.
     pub(crate) fn start(
         shared: Arc<Shared>,
         namespace: String,
         charge: Arc<Charge>,
         permit: OwnedSemaphorePermit,
+        resume: Option<Resume>,
     ) -> Result<Ingest, Error> {
-        let id = BlobId::new();
-        let flow = Arc::new(Flow::new());
+        let (row, known, lock) = match resume {
+            Some(Resume { row, hashers, lock }) => (Some(row), hashers, Some(lock)),
+            None => (None, None, None),
+        };
+        let id = row.as_ref().map_or_else(BlobId::new, |row| row.upload.id);
+        let begin = row.as_ref().map_or(0, |row| row.bytes);
+        let flow = Arc::new(Flow::at(begin));
         let (tell, outcome) = oneshot::channel();
         let (to_packer, batches) = cutter::channel();
         let (to_digester, copies) = cutter::channel();
         let (tell_digests, digests) = oneshot::channel();
+        let (tell_rest, rest) = oneshot::channel();
 
         let ingest = Ingest {
             shared: Arc::clone(&shared),
             id,
             flow: Arc::clone(&flow),
-            charge: Arc::clone(&charge),
+            charge: Some(Arc::clone(&charge)),
             outcome,
             finished: false,
         };
@@ -72,23 +104,51 @@ impl Ingest {
         let handle = Handle::current();
         spawn(&shared, "blob-cutter", {
             let flow = Arc::clone(&flow);
-            move || stage.end(cutter::cut(&flow, &to_packer, &to_digester))
+            move || stage.end(cutter::cut(&flow, &to_packer, &to_digester, tell_rest))
         })?;
         let stage = Stage::new(&flow, "digester");
-        spawn(&shared, "blob-digester", move || {
-            stage.end(cutter::digest(&copies, tell_digests));
+        spawn(&shared, "blob-digester", {
+            let (shared, handle) = (Arc::clone(&shared), handle.clone());
+            move || {
+                stage.end(
+                    match known {
+                        Some(hashers) => Ok(hashers),
+                        None => handle.block_on(hash_again(shared, id, begin)),
+                    }
+                    .map(|hashers| cutter::digest(&copies, hashers, tell_digests)),
+                );
+            }
         })?;
         let stage = Stage::new(&flow, "packer");
         spawn(&shared.clone(), "blob-packer", move || {
-            let _permit = permit;
-            let packer = packer::Packer::new(shared, flow, id, namespace, charge, handle);
-            let packed = packer.run(&batches, digests);
-            let outcome = packed.as_ref().map_err(Error::clone).cloned();
-            stage.end(packed.map(drop));
+            let _held = (permit, lock);
+            let row = row.as_ref();
+            let packer = packer::Packer::new(shared, flow, id, namespace, charge, row, handle);
+            let packed = packer.run(&batches, digests, rest);
+            stage.end(packed.as_ref().map(drop).map_err(Error::clone));
             // Nobody listens if the upload was given up.
-            let _ = tell.send(outcome);
+            let _ = tell.send(packed);
         })?;
         Ok(ingest)
+    }
+
+    /// What has been written already: everything of a complete blob.
+    pub(crate) fn complete(shared: Arc<Shared>, info: BlobInfo) -> Ingest {
+        let flow = Arc::new(Flow::at(info.bytes));
+        flow.finish();
+        flow.complete();
+        let (tell, outcome) = oneshot::channel();
+        let id = info.id;
+        // The receiver is right here.
+        let _ = tell.send(Ok(Packed::Whole(info)));
+        Ingest {
+            shared,
+            id,
+            flow,
+            charge: None,
+            outcome,
+            finished: false,
+        }
     }
 
     /// The blob's name, once it is complete.
@@ -114,7 +174,12 @@ impl Ingest {
     /// [`Error::Io`], [`Error::Index`].
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         // Before they are taken, so that a quota is never exceeded.
-        if let Err(error) = self.charge.up_to(self.received() + bytes.len() as u64) {
+        let end = self.received() + bytes.len() as u64;
+        let charged = self
+            .charge
+            .as_ref()
+            .map_or(Ok(()), |charge| charge.up_to(end));
+        if let Err(error) = charged {
             self.flow.fail(error.clone());
             return Err(error);
         }
@@ -135,6 +200,27 @@ impl Ingest {
     /// Whatever ended the upload; then there is no blob.
     pub async fn finish(mut self) -> Result<BlobInfo, Error> {
         self.flow.finish();
+        match self.outcome().await? {
+            Packed::Whole(info) => Ok(info),
+            Packed::Suspended(_) => Err(Error::Defect { part: "packer" }),
+        }
+    }
+
+    /// Says that it was all for now, waits until everything that was written is durable, and returns how many bytes
+    /// the blob has. For one that [`Store::append`](crate::Store::append) began; any other comes to nothing.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ended the upload; then what was in a sealed pack is all that is durable.
+    pub async fn suspend(mut self) -> Result<u64, Error> {
+        self.flow.suspend();
+        match self.outcome().await? {
+            Packed::Suspended(bytes) => Ok(bytes),
+            Packed::Whole(_) => Err(Error::Defect { part: "packer" }),
+        }
+    }
+
+    async fn outcome(&mut self) -> Result<Packed, Error> {
         let outcome = (&mut self.outcome).await;
         self.finished = true;
         outcome.unwrap_or_else(|_| {
@@ -146,10 +232,22 @@ impl Ingest {
     }
 }
 
+/// The digests of the first `bytes` bytes of an upload, from what is stored.
+async fn hash_again(shared: Arc<Shared>, id: BlobId, bytes: u64) -> Result<Hashers, Error> {
+    let mut hashers = Hashers::new();
+    let mut reader = Reader::complete(shared, id, bytes);
+    while let Some(bytes) = reader.next().await? {
+        hashers.update(&bytes);
+    }
+    Ok(hashers)
+}
+
 impl Drop for Ingest {
     fn drop(&mut self) {
         if !self.finished {
-            self.charge.give_back();
+            if let Some(charge) = &self.charge {
+                charge.give_back();
+            }
             self.flow.fail(Error::Interrupted {
                 reason: "its writer stopped before the end".to_owned(),
             });

@@ -17,11 +17,14 @@
 //! - [`Ingest`]: the pipeline, and the window through which an upload is followed;
 //! - [`Reader`]: verified reads, of complete blobs and of running uploads;
 //! - [`CollectOptions`], [`CollectReport`]: what [`Store::collect`] gives back of what was removed;
+//! - [`Store::missing`], [`Assembly`]: what a namespace holds already, and a blob that is put together from that
+//!   and from what is sent;
+//! - [`Upload`]: a blob that arrives in several requests;
 //! - [`pack`]: the file format, which needs no index to be read;
 //! - [`Manifest`]: a blob's chunk list;
 //! - [`Store::check`] and [`Store::reindex`]: what is wrong with a store that nobody uses, mending it, and making its
 //!   index anew;
-//! - `chunker`: where chunks end; `index`: the `SQLite` file; `disk`: every change to the file system.
+//! - [`Chunker`]: where chunks end; `index`: the `SQLite` file; `disk`: every change to the file system.
 //!
 //! # Example
 //!
@@ -51,6 +54,7 @@
 //! # }
 //! ```
 
+mod assembly;
 mod blob;
 mod check;
 mod chunker;
@@ -71,16 +75,19 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod totals;
+mod upload;
 
+pub use assembly::{Assembly, MAX_LISTED_CHUNKS, Named, Supply};
 pub use blob::{BlobId, BlobInfo, MAX_NAMESPACE_BYTES};
 pub use check::{CheckEvent, CheckOptions, CheckReport, Fault, Mended, Progress, Stage};
-pub use chunker::{AVERAGE_CHUNK_BYTES, ChunkerParams, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
+pub use chunker::{AVERAGE_CHUNK_BYTES, Chunker, ChunkerParams, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
 pub use collect::{CollectOptions, CollectReport};
 pub use digest::{ChunkId, Digest, ParseDigestError};
-pub use error::Error;
+pub use error::{Error, Mismatch};
 pub use ingest::Ingest;
 pub use manifest::{ChunkRef, Manifest};
 pub use reader::Reader;
 pub use reindex::ReindexReport;
 pub use store::{Damage, Store, StoreOptions};
 pub use totals::{IndexCopy, Totals, copy_index, quick_check};
+pub use upload::{MAX_LABEL_BYTES, Upload};

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use crate::index::Index;
+use crate::upload::Upload;
 use crate::{BlobId, Error, StoreOptions};
 
 /// The namespaces that somebody writes to now; those that nobody does are in the index alone.
@@ -34,6 +35,8 @@ struct Account {
 #[derive(Debug)]
 pub(crate) struct Charge {
     account: Arc<Account>,
+    /// What earlier pieces of the upload were charged, which stays.
+    before: u64,
     bytes: AtomicU64,
     /// Whether its bytes are in the account for now, will stay there, or are no longer in it.
     state: Mutex<ChargeState>,
@@ -55,12 +58,14 @@ impl StoreOptions {
 }
 
 impl Usage {
-    /// Begins to charge an upload. Refused at once when nothing more fits.
+    /// Begins to charge an upload, of which `before` bytes are charged already. Refused at once when nothing more
+    /// fits.
     pub(crate) async fn charge(
         &self,
         index: &Index,
         namespace: &str,
         quota: Option<u64>,
+        before: u64,
     ) -> Result<Arc<Charge>, Error> {
         let mut active = self.active.lock().await;
         let known = active.get(namespace).and_then(Weak::upgrade);
@@ -85,6 +90,7 @@ impl Usage {
         }
         Ok(Arc::new(Charge {
             account,
+            before,
             bytes: AtomicU64::new(0),
             state: Mutex::new(ChargeState::Running),
         }))
@@ -106,6 +112,28 @@ impl Usage {
     }
 }
 
+impl Usage {
+    /// Forgets an upload that is not complete, and what its namespace was charged for it.
+    pub(crate) async fn forget_upload(
+        &self,
+        index: &Index,
+        id: BlobId,
+    ) -> Result<Option<Upload>, Error> {
+        let active = self.active.lock().await;
+        let forgotten = index.forget_upload_row(id).await?;
+        if let Some(upload) = forgotten.as_ref().filter(|upload| !upload.complete)
+            && let Some(account) = active.get(&upload.namespace).and_then(Weak::upgrade)
+        {
+            let used = &account.used;
+            // What an append lost without a word is in the account and not in the index, never the other way.
+            let _ = used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                Some(used.saturating_sub(upload.offset))
+            });
+        }
+        Ok(forgotten)
+    }
+}
+
 impl Account {
     fn exceeded(&self, used: u64) -> Error {
         Error::QuotaExceeded {
@@ -119,7 +147,8 @@ impl Account {
 impl Charge {
     /// Charges for the bytes up to this one of the upload, those before it included.
     pub(crate) fn up_to(&self, bytes: u64) -> Result<(), Error> {
-        let more = bytes.saturating_sub(self.bytes.load(Ordering::Acquire));
+        let charged = self.before + self.bytes.load(Ordering::Acquire);
+        let more = bytes.saturating_sub(charged);
         let quota = self.account.quota.unwrap_or(u64::MAX);
         let fits = |used: u64| used.checked_add(more).filter(|sum| *sum <= quota);
         self.account
@@ -130,7 +159,7 @@ impl Charge {
         Ok(())
     }
 
-    /// Says that the blob is complete: its bytes stay charged until it is removed.
+    /// Says that the blob is complete, or that all of it so far will be gone on with: its bytes stay charged until it is removed.
     pub(crate) fn keep(&self) {
         let mut state = self.state();
         if *state == ChargeState::GivenBack {

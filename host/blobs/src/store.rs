@@ -9,16 +9,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, RwLock, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, RwLock, Semaphore};
 use uuid::Uuid;
 
 use crate::disk::{Disk, RealDisk};
 use crate::index::Index;
 use crate::manifest::{ChunkRef, Manifest};
 use crate::pack;
-use crate::quota::Usage;
+use crate::quota::{Charge, Usage};
 use crate::reader::{PackFiles, Suspect};
-use crate::{BlobId, BlobInfo, Error, Ingest, MAX_NAMESPACE_BYTES, Reader};
+use crate::upload::Appends;
+use crate::{Assembly, BlobId, BlobInfo, ChunkId, Error, Ingest, MAX_NAMESPACE_BYTES, Reader};
 
 /// The index's file name.
 pub(crate) const INDEX: &str = "index.db";
@@ -54,6 +55,10 @@ pub struct StoreOptions {
     /// How many uploads may run at once; more wait in [`Store::ingest`]. Default: 64. Each holds about
     /// 10 MiB while bytes flow, and three threads.
     pub max_ingests: usize,
+    /// How long an upload that comes in pieces is kept after its last pack was sealed. Default: 24 h, so that who
+    /// was cut off in the evening goes on in the morning, and longer than a pack takes at the slowest rate at
+    /// which a server listens.
+    pub upload_ttl: Duration,
 }
 
 impl Default for StoreOptions {
@@ -66,6 +71,7 @@ impl Default for StoreOptions {
             namespace_quotas: BTreeMap::new(),
             free_floor_bytes: 0,
             max_ingests: 64,
+            upload_ttl: Duration::from_hours(24),
         }
     }
 }
@@ -85,6 +91,7 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) index: Index,
     pub(crate) packs: PackFiles,
+    pub(crate) appends: Appends,
     ingests: Arc<Semaphore>,
     /// How many reads found something corrupt.
     corrupt_reads: AtomicU64,
@@ -137,6 +144,7 @@ impl Store {
                 directory: directory.to_path_buf(),
                 packs: PackFiles::new(Arc::clone(&disk), packs_directory.clone()),
                 packs_directory,
+                appends: Appends::default(),
                 ingests: Arc::new(Semaphore::new(options.max_ingests.max(1))),
                 usage: Usage::default(),
                 naming: RwLock::new(()),
@@ -151,7 +159,7 @@ impl Store {
     }
 
     /// What all clones share.
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -162,26 +170,59 @@ impl Store {
     /// [`Error::Namespace`] if that is not one, [`Error::QuotaExceeded`] if it is full already,
     /// [`Error::FloorReached`] if the disk is, [`Error::Io`] if no thread can be started.
     pub async fn ingest(&self, namespace: &str) -> Result<Ingest, Error> {
-        let bytes = namespace.len();
-        if !(1..=MAX_NAMESPACE_BYTES).contains(&bytes) {
-            return Err(Error::Namespace { bytes });
-        }
-        let permit = Arc::clone(&self.shared.ingests)
+        check_namespace(namespace)?;
+        let permit = self.permit().await?;
+        let charge = self.charge(namespace, 0).await?;
+        let shared = Arc::clone(&self.shared);
+        Ingest::start(shared, namespace.to_owned(), charge, permit, None)
+    }
+
+    /// Begins to charge a namespace for an upload, of which `bytes` bytes are charged already.
+    pub(crate) async fn charge(&self, namespace: &str, bytes: u64) -> Result<Arc<Charge>, Error> {
+        self.check_room().await?;
+        let quota = self.shared.options.quota_of(namespace);
+        let (usage, index) = (&self.shared.usage, &self.shared.index);
+        usage.charge(index, namespace, quota, bytes).await
+    }
+
+    /// Waits while too many uploads run.
+    pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.shared.ingests)
             .acquire_owned()
             .await
             .map_err(|_| Error::Defect {
                 part: "upload limit",
-            })?;
-        self.check_room().await?;
-        let quota = self.shared.options.quota_of(namespace);
-        let (usage, index) = (&self.shared.usage, &self.shared.index);
-        let charge = usage.charge(index, namespace, quota).await?;
-        Ingest::start(
-            Arc::clone(&self.shared),
-            namespace.to_owned(),
-            charge,
-            permit,
-        )
+            })
+    }
+
+    /// Which of these chunks the namespace does not hold: for each, whether it has to be sent. Only the namespace's
+    /// own complete blobs count.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the index cannot be read.
+    pub async fn missing(&self, namespace: &str, chunks: &[ChunkId]) -> Result<Vec<bool>, Error> {
+        let held = self.shared.index.held(namespace, chunks).await?;
+        Ok(chunks.iter().map(|id| !held.contains_key(id)).collect())
+    }
+
+    /// Whether the namespace holds any chunk at all, so that it is worth asking which.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the index cannot be read.
+    pub async fn holds_any(&self, namespace: &str) -> Result<bool, Error> {
+        self.shared.index.holds_any(namespace).await
+    }
+
+    /// Begins to put a blob together from chunks that the namespace holds and chunks that are sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Namespace`] if that is not one, [`Error::Io`] or [`Error::StorageFull`] if the disk refuses.
+    pub async fn assemble(&self, namespace: &str) -> Result<Assembly, Error> {
+        check_namespace(namespace)?;
+        Assembly::new(Arc::clone(&self.shared), namespace.to_owned()).await
     }
 
     /// Reads a complete blob; every chunk is verified.
@@ -237,13 +278,15 @@ impl Store {
     }
 
     /// Complete blobs in the order of their ids, from the one after `after`, at most `limit`: for whoever
-    /// has to find those that nothing refers to.
+    /// has to find those that nothing refers to. One that is an upload still, for somebody to take, is not among
+    /// them.
     ///
     /// # Errors
     ///
     /// [`Error::Index`] if the index cannot be read.
     pub async fn blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobInfo>, Error> {
-        self.shared.index.blobs(after, limit).await
+        let index = &self.shared.index;
+        index.blobs_without_uploads(after, limit).await
     }
 
     /// What is known to be wrong. Cheap enough for every scrape of metrics: nothing is read but an index of what
@@ -348,6 +391,12 @@ impl Shared {
         sync(self.disk.as_ref(), &self.packs_directory)
     }
 
+    /// When an upload that came this far at `now` is forgotten, both in milliseconds since 1970.
+    pub(crate) fn upload_expiry(&self, now: i64) -> i64 {
+        let ttl = i64::try_from(self.options.upload_ttl.as_millis()).unwrap_or(i64::MAX);
+        now.saturating_add(ttl)
+    }
+
     /// Why the index has no part of a manifest: the blob is gone, or the index is damaged.
     pub(crate) async fn missing_part(&self, id: BlobId, position: u64) -> Error {
         match self.index.blob(id).await {
@@ -359,6 +408,15 @@ impl Shared {
             },
             Err(error) => error,
         }
+    }
+}
+
+pub(crate) fn check_namespace(namespace: &str) -> Result<(), Error> {
+    let bytes = namespace.len();
+    if (1..=MAX_NAMESPACE_BYTES).contains(&bytes) {
+        Ok(())
+    } else {
+        Err(Error::Namespace { bytes })
     }
 }
 

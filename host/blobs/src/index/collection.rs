@@ -201,15 +201,18 @@ impl Index {
         change.commit().await
     }
 
-    /// How many bytes the complete blobs of a namespace have.
+    /// How many bytes the complete blobs of a namespace have, and its uploads that are not complete.
     pub(crate) async fn usage(&self, namespace: &str) -> Result<u64, Error> {
         let mut reader = self.reader().await;
-        let bytes: Option<i64> =
-            sqlx::query_scalar("SELECT SUM(bytes) FROM blob WHERE namespace = ?")
-                .bind(namespace)
-                .fetch_one(&mut *reader)
-                .await
-                .map_err(self.failed("adding up what a namespace holds"))?;
+        let bytes: Option<i64> = sqlx::query_scalar(
+            "SELECT coalesce((SELECT SUM(bytes) FROM blob WHERE namespace = ?1), 0) \
+                 + coalesce((SELECT SUM(MAX(bytes, tail_at + length(tail))) FROM upload \
+                     WHERE namespace = ?1 AND complete = 0), 0)",
+        )
+        .bind(namespace)
+        .fetch_one(&mut *reader)
+        .await
+        .map_err(self.failed("adding up what a namespace holds"))?;
         Ok(bytes
             .and_then(|bytes| u64::try_from(bytes).ok())
             .unwrap_or_default())

@@ -3,7 +3,9 @@
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
-use super::{Found, Index, LOOKUP, PACK_LOST, Stored, insert_blob, insert_rows, lookup, now, rows};
+use super::{
+    Found, Index, LOOKUP, PACK_LOST, Stored, held, insert_blob, insert_rows, lookup, now, rows,
+};
 use crate::manifest::{BlobRecord, EncodedPart};
 use crate::pack::{Entry, Kind};
 use crate::{BlobId, ChunkId, Error};
@@ -47,6 +49,9 @@ impl Index {
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
         insert_blob(&mut change, record)
+            .await
+            .map_err(self.failed(action))?;
+        held::add(&mut change, record.info.id, &record.info.namespace)
             .await
             .map_err(self.failed(action))?;
         change.commit().await
@@ -181,6 +186,17 @@ impl Index {
         let failed = self.failed(action);
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
+        let namespace: Option<String> =
+            sqlx::query_scalar("SELECT namespace FROM blob WHERE id = ?")
+                .bind(&blob.as_bytes()[..])
+                .fetch_optional(&mut *change)
+                .await
+                .map_err(&failed)?;
+        if let Some(namespace) = &namespace {
+            held::remove(&mut change, blob, namespace)
+                .await
+                .map_err(&failed)?;
+        }
         sqlx::query("DELETE FROM manifest WHERE blob = ?")
             .bind(&blob.as_bytes()[..])
             .execute(&mut *change)
@@ -188,6 +204,11 @@ impl Index {
             .map_err(&failed)?;
         for part in parts {
             insert_part(&mut change, blob, part)
+                .await
+                .map_err(&failed)?;
+        }
+        if let Some(namespace) = &namespace {
+            held::add(&mut change, blob, namespace)
                 .await
                 .map_err(&failed)?;
         }
@@ -239,11 +260,14 @@ impl Index {
         let action = "forgetting an upload";
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
-        sqlx::query("DELETE FROM manifest WHERE blob = ?1 AND ?1 NOT IN (SELECT id FROM blob)")
-            .bind(&blob.as_bytes()[..])
-            .execute(&mut *change)
-            .await
-            .map_err(self.failed(action))?;
+        sqlx::query(
+            "DELETE FROM manifest WHERE blob = ?1 AND ?1 NOT IN (SELECT id FROM blob) \
+             AND ?1 NOT IN (SELECT id FROM upload)",
+        )
+        .bind(&blob.as_bytes()[..])
+        .execute(&mut *change)
+        .await
+        .map_err(self.failed(action))?;
         change.commit().await
     }
 }

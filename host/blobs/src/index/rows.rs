@@ -46,6 +46,10 @@ pub(super) fn digest(row: &SqliteRow, column: usize) -> Result<Digest, Error> {
     array(row, column).map(Digest::from)
 }
 
+pub(super) fn blob_id(row: &SqliteRow, column: usize) -> Result<BlobId, Error> {
+    array(row, column).map(BlobId::from_bytes)
+}
+
 /// The four columns of a place in a pack, from this one on.
 pub(super) fn extent(row: &SqliteRow, column: usize) -> Result<Extent, Error> {
     let encoding = u8::try_from(small(row, column + 3)?)
@@ -98,7 +102,7 @@ pub(super) fn chunk(row: &SqliteRow) -> Result<ChunkRow, Error> {
 /// The columns of a blob.
 pub(super) fn blob(row: &SqliteRow) -> Result<BlobInfo, Error> {
     Ok(BlobInfo {
-        id: BlobId::from_bytes(array(row, 0)?),
+        id: blob_id(row, 0)?,
         namespace: row.try_get(1)?,
         bytes: unsigned(row, 2)?,
         stored_bytes: unsigned(row, 3)?,

@@ -30,6 +30,7 @@ fn commit(seed: u32) -> PackCommit {
         length: 200_000,
         entries,
         parts: Vec::new(),
+        upload: None,
         blob: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The stages that only compute: finding and naming chunks, and hashing the whole.
 
+use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::flow::Flow;
 use crate::chunker::Chunker;
-use crate::{ChunkId, Digest, Error};
+use crate::{ChunkId, ChunkerParams, Digest, Error};
 
 /// Chunks go from stage to stage in batches of about this size: one query to the index for each.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -26,11 +27,52 @@ pub(super) struct Chunk {
 /// Chunks that follow one another.
 pub(super) type Batch = Vec<Chunk>;
 
-/// The digests of a whole blob.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Digests {
-    pub(super) blake3: Digest,
-    pub(super) sha256: Digest,
+/// The digests of a whole blob, as far as it was seen.
+#[derive(Clone)]
+pub(crate) struct Hashers {
+    bytes: u64,
+    blake3: blake3::Hasher,
+    sha256: Sha256,
+}
+
+impl Hashers {
+    /// Of a blob of which nothing was seen.
+    pub(super) fn new() -> Hashers {
+        Hashers {
+            bytes: 0,
+            blake3: blake3::Hasher::new(),
+            sha256: Sha256::new(),
+        }
+    }
+
+    /// How many bytes were seen.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn update(&mut self, data: &[u8]) {
+        self.bytes += data.len() as u64;
+        self.blake3.update(data);
+        self.sha256.update(data);
+    }
+
+    /// BLAKE3 and SHA-256 of what was seen.
+    pub(super) fn finish(self) -> (Digest, Digest) {
+        let sha256: [u8; 32] = self.sha256.finalize().into();
+        (
+            Digest::from(*self.blake3.finalize().as_bytes()),
+            Digest::from(sha256),
+        )
+    }
+}
+
+impl fmt::Debug for Hashers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hashers")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A channel between two stages.
@@ -38,13 +80,16 @@ pub(super) fn channel() -> (SyncSender<Batch>, Receiver<Batch>) {
     sync_channel(BATCHES)
 }
 
-/// Cuts what arrives into named chunks, for the packer and the digester.
+/// Cuts what arrives into named chunks, for the packer and the digester. An upload that is suspended leaves bytes
+/// that make no whole chunk yet: the packer is told them.
 pub(super) fn cut(
     flow: &Flow,
     packer: &SyncSender<Batch>,
     digester: &SyncSender<Batch>,
+    tell_rest: oneshot::Sender<Bytes>,
 ) -> Result<(), Error> {
-    let mut chunker = Chunker::new();
+    let mut chunker =
+        Chunker::new(&ChunkerParams::default()).ok_or(Error::Defect { part: "chunker" })?;
     let mut batch = Batch::new();
     let mut batch_bytes = 0;
     let mut last = false;
@@ -53,7 +98,8 @@ pub(super) fn cut(
             Some(block) => chunker.push(&block),
             None => last = true,
         }
-        while let Some(data) = chunker.next(last) {
+        let suspended = last && flow.is_suspending();
+        while let Some(data) = chunker.next(last && !suspended) {
             batch_bytes += data.len();
             batch.push(Chunk {
                 id: Digest::blake3(&data),
@@ -65,6 +111,8 @@ pub(super) fn cut(
             }
         }
     }
+    // Nobody listens if the packer has failed, which it tells by itself.
+    let _ = tell_rest.send(Bytes::copy_from_slice(chunker.rest()));
     send(flow, batch, packer, digester)
 }
 
@@ -88,19 +136,12 @@ fn send(
 /// nobody asks.)
 pub(super) fn digest(
     batches: &Receiver<Batch>,
-    tell: oneshot::Sender<Digests>,
-) -> Result<(), Error> {
-    let mut blake3 = blake3::Hasher::new();
-    let mut sha256 = Sha256::new();
+    mut hashers: Hashers,
+    tell: oneshot::Sender<Hashers>,
+) {
     for chunk in batches.iter().flatten() {
-        blake3.update(&chunk.data);
-        sha256.update(&chunk.data);
+        hashers.update(&chunk.data);
     }
-    let digests = Digests {
-        blake3: Digest::from(*blake3.finalize().as_bytes()),
-        sha256: Digest::from(<[u8; 32]>::from(sha256.finalize())),
-    };
     // Nobody listens if the packer has failed, which it tells by itself.
-    let _ = tell.send(digests);
-    Ok(())
+    let _ = tell.send(hashers);
 }

@@ -65,6 +65,8 @@ enum Phase {
     Receiving,
     /// The writer has said that it was all.
     Finishing,
+    /// The writer has said that it was all for now.
+    Suspending,
     /// Every byte is in a pack and the digests are known.
     Complete,
     /// It came to nothing.
@@ -101,15 +103,16 @@ struct State {
 }
 
 impl Flow {
-    pub(crate) fn new() -> Flow {
+    /// The flow of an upload of which the index names the first `position` bytes.
+    pub(crate) fn at(position: u64) -> Flow {
         Flow {
             state: Mutex::new(State {
                 phase: Phase::Receiving,
-                received: 0,
-                appended: 0,
-                committed: 0,
+                received: position,
+                appended: position,
+                committed: position,
                 window: VecDeque::new(),
-                window_start: 0,
+                window_start: position,
                 untaken: 0,
                 filling: BytesMut::new(),
                 recent: VecDeque::new(),
@@ -146,13 +149,27 @@ impl Flow {
 
     /// Takes the writer's word that it was all.
     pub(super) fn finish(&self) {
+        self.end(Phase::Finishing);
+    }
+
+    /// Takes the writer's word that it was all for now.
+    pub(super) fn suspend(&self) {
+        self.end(Phase::Suspending);
+    }
+
+    fn end(&self, phase: Phase) {
         let mut state = self.state();
         state.seal_block();
         if matches!(state.phase, Phase::Receiving) {
-            state.phase = Phase::Finishing;
+            state.phase = phase;
         }
         drop(state);
         self.block.notify_one();
+    }
+
+    /// Whether it was only all for now.
+    pub(super) fn is_suspending(&self) -> bool {
+        matches!(self.state().phase, Phase::Suspending)
     }
 
     /// How many bytes the writer has written.
@@ -196,7 +213,7 @@ impl Flow {
                 state.untaken -= 1;
                 return Ok(Some(state.window[at].clone()));
             }
-            if matches!(state.phase, Phase::Finishing) {
+            if matches!(state.phase, Phase::Finishing | Phase::Suspending) {
                 return Ok(None);
             }
             state = self

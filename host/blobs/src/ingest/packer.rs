@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::cutter::{Batch, Chunk, Digests};
+use super::Packed;
+use super::cutter::{Batch, Chunk, Hashers};
 use super::flow::{Flow, Recent};
 use crate::index::{self, Found, PackCommit};
 use crate::manifest::{BlobRecord, ChunkRef, EncodedPart, PART_CHUNKS, Part};
@@ -18,6 +20,7 @@ use crate::quota::Charge;
 use crate::reader::Place;
 use crate::space::LOOK_EVERY;
 use crate::store::Shared;
+use crate::upload::{UploadProgress, UploadRow};
 use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Digest, Error};
 
 /// A pack is closed at this many records, so that its table stays below 1 MiB however small they are.
@@ -43,6 +46,8 @@ pub(super) struct Packer {
     namespace: String,
     charge: Arc<Charge>,
     created_at: i64,
+    /// Whether it comes in pieces: what is committed of it stays.
+    in_pieces: bool,
     handle: Handle,
     /// How many bytes were written since the room was looked at.
     unlooked: u64,
@@ -75,27 +80,33 @@ impl Packer {
         id: BlobId,
         namespace: String,
         charge: Arc<Charge>,
+        row: Option<&UploadRow>,
         handle: Handle,
     ) -> Packer {
+        let mut part = Part::new(id);
+        if let Some(row) = row {
+            (part.first_byte, part.first_chunk) = (row.bytes, row.chunks);
+        }
         Packer {
             shared,
             flow,
             id,
             namespace,
             charge,
-            created_at: index::now(),
+            created_at: row.map_or_else(index::now, |row| row.upload.created_at),
+            in_pieces: row.is_some(),
             handle,
             unlooked: 0,
             pack: None,
             fresh: FreshChunks::new(),
             sealing: None,
             leased: HashSet::new(),
-            part: Part::new(id),
+            part,
             parts: Vec::new(),
             parts_bytes: 0,
-            bytes: 0,
-            stored_bytes: 0,
-            chunks: 0,
+            bytes: row.map_or(0, |row| row.bytes),
+            stored_bytes: row.map_or(0, |row| row.stored_bytes),
+            chunks: row.map_or(0, |row| row.chunks),
         }
     }
 
@@ -104,9 +115,10 @@ impl Packer {
     pub(super) fn run(
         mut self,
         batches: &Receiver<Batch>,
-        digests: oneshot::Receiver<Digests>,
-    ) -> Result<BlobInfo, Error> {
-        let stored = self.store(batches, digests);
+        digests: oneshot::Receiver<Hashers>,
+        rest: oneshot::Receiver<Bytes>,
+    ) -> Result<Packed, Error> {
+        let stored = self.store(batches, digests, rest);
         if let Err(error) = &stored {
             // First of all, so that nobody waits for the cleaning up.
             self.flow.fail(error.clone());
@@ -118,8 +130,9 @@ impl Packer {
     fn store(
         &mut self,
         batches: &Receiver<Batch>,
-        digests: oneshot::Receiver<Digests>,
-    ) -> Result<BlobInfo, Error> {
+        digests: oneshot::Receiver<Hashers>,
+        rest: oneshot::Receiver<Bytes>,
+    ) -> Result<Packed, Error> {
         let mut encoder = Encoder::new(self.shared.options.compression_level)
             .map_err(|source| self.io("setting up compression for", source))?;
         for batch in batches {
@@ -136,11 +149,19 @@ impl Packer {
         if let Some(error) = self.flow.failure() {
             return Err(error);
         }
-        let digests = digests
-            .blocking_recv()
-            .map_err(|_| Error::Defect { part: "digester" })?;
+        let suspended = self.flow.is_suspending();
+        let digests = digests.blocking_recv().map_err(|_| {
+            let failure = self.flow.failure();
+            failure.unwrap_or(Error::Defect { part: "digester" })
+        })?;
+        if suspended {
+            let rest = rest
+                .blocking_recv()
+                .map_err(|_| Error::Defect { part: "cutter" })?;
+            return self.suspend(digests, rest).map(Packed::Suspended);
+        }
         self.flow.complete();
-        self.finish(digests)
+        self.finish(digests).map(Packed::Whole)
     }
 
     fn store_batch(&mut self, batch: &[Chunk], encoder: &mut Encoder) -> Result<(), Error> {
@@ -282,14 +303,12 @@ impl Packer {
             return Ok(());
         };
         let closed = pack.close()?;
-        let parts = std::mem::take(&mut self.parts);
-        self.parts_bytes = 0;
+        let known = self.known_with(None);
         let shared = Arc::clone(&self.shared);
         let handle = self.handle.clone();
-        let holder = self.id;
         let thread = thread::Builder::new()
             .name("blob-sealer".to_owned())
-            .spawn(move || seal(&shared, &handle, closed, holder, parts, None))
+            .spawn(move || seal(&shared, &handle, closed, known))
             .map_err(|source| self.io("starting a thread for", source))?;
         self.sealing = Some(Sealing {
             thread,
@@ -311,17 +330,60 @@ impl Packer {
         Ok(())
     }
 
-    /// Seals the last pack, which says that the blob is complete.
-    fn finish(&mut self, digests: Digests) -> Result<BlobInfo, Error> {
+    /// What becomes known with the pack that was just closed.
+    fn known_with(&mut self, tail: Option<Bytes>) -> Known {
+        self.parts_bytes = 0;
+        Known {
+            holder: self.id,
+            parts: std::mem::take(&mut self.parts),
+            upload: self.in_pieces.then(|| UploadProgress {
+                bytes: self.bytes,
+                stored_bytes: self.stored_bytes,
+                chunks: self.chunks,
+                tail,
+                expires_at: self.shared.upload_expiry(index::now()),
+            }),
+            blob: None,
+        }
+    }
+
+    /// Seals the pack that was begun, and records the bytes behind its last chunk.
+    fn suspend(&mut self, digests: Hashers, rest: Bytes) -> Result<u64, Error> {
+        if !self.in_pieces {
+            return Err(Error::Interrupted {
+                reason: "it was suspended, and does not come in pieces".to_owned(),
+            });
+        }
         self.close_part()?;
+        self.sealed()?;
+        let length = self.bytes + rest.len() as u64;
+        let closed = self.pack.take().map(PackWriter::close).transpose()?;
+        let known = self.known_with(Some(rest));
+        match (closed, &known.upload) {
+            (Some(closed), _) => seal(&self.shared, &self.handle, closed, known)?,
+            (None, Some(upload)) => self
+                .handle
+                .block_on(self.shared.index.suspend_upload(self.id, upload))?,
+            (None, None) => {}
+        }
+        self.charge.keep();
+        self.flow.committed(self.bytes);
+        self.shared.appends.park(self.id, digests);
+        Ok(length)
+    }
+
+    /// Seals the last pack, which says that the blob is complete.
+    fn finish(&mut self, digests: Hashers) -> Result<BlobInfo, Error> {
+        self.close_part()?;
+        let (blake3, sha256) = digests.finish();
         let info = BlobInfo {
             id: self.id,
             namespace: self.namespace.clone(),
             bytes: self.bytes,
             stored_bytes: self.stored_bytes,
             chunks: self.chunks,
-            blake3: digests.blake3,
-            sha256: digests.sha256,
+            blake3,
+            sha256,
             created_at: self.created_at,
         };
         let record = BlobRecord {
@@ -347,15 +409,9 @@ impl Packer {
         if let Some(error) = self.flow.failure() {
             return Err(error);
         }
-        let parts = std::mem::take(&mut self.parts);
-        seal(
-            &self.shared,
-            &self.handle,
-            closed,
-            self.id,
-            parts,
-            Some(record),
-        )?;
+        let mut known = self.known_with(Some(Bytes::new()));
+        known.blob = Some(record);
+        seal(&self.shared, &self.handle, closed, known)?;
         self.charge.keep();
         self.flow.committed(self.bytes);
         Ok(info)
@@ -366,6 +422,10 @@ impl Packer {
         self.pack = None;
         // Its own failure adds nothing: the upload has failed already.
         let _ = self.sealed();
+        if self.in_pieces {
+            // Somebody may go on with what is sealed.
+            return;
+        }
         if let Err(error) = self
             .handle
             .block_on(self.shared.index.forget_upload(self.id))
@@ -381,25 +441,27 @@ impl Packer {
     }
 }
 
-/// Makes a pack durable, then known.
-fn seal(
-    shared: &Shared,
-    handle: &Handle,
-    mut pack: ClosedPack,
+/// What the index learns with a pack.
+struct Known {
     holder: BlobId,
     parts: Vec<EncodedPart>,
+    upload: Option<UploadProgress>,
     blob: Option<BlobRecord>,
-) -> Result<(), Error> {
+}
+
+/// Makes a pack durable, then known.
+fn seal(shared: &Shared, handle: &Handle, mut pack: ClosedPack, known: Known) -> Result<(), Error> {
     // Until the index knows it, it looks to the collector like a pack that nobody knows.
     let _naming = handle.block_on(shared.naming.read());
     pack.seal()?;
     let commit = PackCommit {
-        holder,
+        holder: known.holder,
         name: pack.name(),
         length: pack.length(),
         entries: std::mem::take(&mut pack.entries),
-        parts,
-        blob,
+        parts: known.parts,
+        upload: known.upload,
+        blob: known.blob,
     };
     handle.block_on(shared.index.commit_pack(&commit))
 }

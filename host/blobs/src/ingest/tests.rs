@@ -168,3 +168,76 @@ async fn a_stage_that_panics_fails_its_upload() {
     ));
     upload(&store, b"after").await.unwrap();
 }
+
+#[tokio::test]
+async fn an_index_from_before_there_was_such_a_table_learns_what_projects_hold() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), small_packs()).await.unwrap();
+    // A chunk that occurs twice counts twice, and goes with its blob all the same.
+    let data = [noise(1, 600_000), vec![0; 1_000_000], noise(2, 600_000)].concat();
+    let blob = upload(&store, &data).await.unwrap();
+    upload(&store, &noise(2, 900_000)).await.unwrap();
+    let rows = "SELECT SUM(uses) FROM held";
+    let before = count(directory.path(), rows).await;
+    drop(store);
+    count(directory.path(), "DELETE FROM held RETURNING 0").await;
+
+    let store = Store::open(directory.path(), small_packs()).await.unwrap();
+    assert_eq!(count(directory.path(), rows).await, before);
+    store.shared().index.derive_held().await.unwrap();
+    assert_eq!(count(directory.path(), rows).await, before);
+    assert!(store.remove(blob.id).await.unwrap());
+    let distinct = "SELECT COUNT(*) FROM held WHERE uses = 1";
+    assert_eq!(
+        count(directory.path(), rows).await,
+        count(directory.path(), distinct).await
+    );
+    let left = count(directory.path(), "SELECT SUM(chunks) FROM blob").await;
+    assert_eq!(count(directory.path(), rows).await, left);
+}
+
+#[tokio::test]
+async fn an_assembly_holds_every_pack_it_leans_on_until_it_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), small_packs()).await.unwrap();
+    let blob = upload(&store, &noise(1, 2_000_000)).await.unwrap();
+    let list = store.manifest(blob.id).await.unwrap().chunks;
+    let held: Vec<_> = list.into_iter().map(crate::Named::Held).collect();
+    let mut assembly = store.assemble("blog").await.unwrap();
+    assembly.name(&held).await.unwrap();
+    let leases = "SELECT COUNT(*) FROM lease";
+    let packs = count(directory.path(), "SELECT COUNT(*) FROM pack").await;
+    assert!(packs > 2);
+    assert_eq!(count(directory.path(), leases).await, packs);
+    drop(assembly);
+    while count(directory.path(), leases).await > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_suspended_upload_holds_its_packs_across_a_restart_until_it_expires() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), small_packs()).await.unwrap();
+    upload(&store, &noise(1, 1_000_000)).await.unwrap();
+    let half = store.create_upload("blog", None, "").await.unwrap();
+    let mut ingest = store.append(half.id).await.unwrap();
+    let data = Bytes::from(noise(1, 2_000_000));
+    ingest.write(data).await.unwrap();
+    ingest.suspend().await.unwrap();
+    let packs = count(directory.path(), "SELECT COUNT(*) FROM pack").await;
+    let leases = "SELECT COUNT(*) FROM lease WHERE expires_at IS NOT NULL";
+    let taken = count(directory.path(), leases).await;
+    // One of the first blob's packs may hold nothing that the second has.
+    assert!(taken >= packs - 1, "{taken} of {packs}");
+    drop(store);
+    let store = Store::open(directory.path(), small_packs()).await.unwrap();
+    assert_eq!(count(directory.path(), leases).await, taken);
+    assert!(store.cancel_upload(half.id).await.unwrap());
+    assert_eq!(
+        count(directory.path(), "SELECT COUNT(*) FROM lease").await,
+        0
+    );
+    let lost = "SELECT COUNT(*) FROM manifest WHERE blob NOT IN (SELECT id FROM blob)";
+    assert_eq!(count(directory.path(), lost).await, 0);
+}

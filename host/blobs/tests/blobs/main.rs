@@ -5,6 +5,8 @@ mod check;
 mod crash;
 mod damage;
 mod follow;
+mod held;
+mod pieces;
 mod reindex;
 mod round_trip;
 mod stress;
