@@ -9,6 +9,7 @@ use crate::freeze::FreezeError;
 use crate::hold::HoldView;
 use crate::name::{DeploymentId, NameError, ProjectName};
 use crate::record::Record;
+use crate::upload::UploadId;
 
 /// Whose fault it is, and so which kind of answer it deserves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +131,54 @@ pub enum Error {
         /// How many bytes had arrived.
         received: u64,
     },
+    /// A package leans on chunks that its project does not hold.
+    #[error(
+        "the package leans on chunks that the project does not hold: ask again which are missing, and send those"
+    )]
+    ChunksMissing,
+    /// A package's list of chunks makes no sense.
+    #[error("{message}")]
+    ListInvalid {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A chunk that was sent is another than the list says.
+    #[error("{message}")]
+    ChunkMismatch {
+        /// Both digests.
+        message: String,
+    },
+    /// A package, or an upload, has more bytes than are taken.
+    #[error("it is larger than {limit} bytes, the most that is taken here")]
+    PackageTooLarge {
+        /// The most.
+        limit: u64,
+    },
+    /// An upload is not where the request goes on.
+    #[error("the upload has {expected} bytes, and the request goes on at {provided}")]
+    UploadOffset {
+        /// Where it is.
+        expected: u64,
+        /// Where the request thinks it is.
+        provided: u64,
+    },
+    /// An upload is complete already.
+    #[error("upload {id} is complete: deploy it, or make another")]
+    UploadComplete {
+        /// The upload.
+        id: UploadId,
+    },
+    /// An upload has another length than was said.
+    #[error("the upload was to have {length} bytes, and this would make {sent} of it")]
+    UploadLength {
+        /// The length that was said.
+        length: u64,
+        /// The length that it would get.
+        sent: u64,
+    },
+    /// A newer request goes on with the upload.
+    #[error("a newer request goes on with this upload")]
+    TakenOver,
     /// The deployment ended while its package was still arriving.
     #[error("{}", failed_message(.record))]
     Failed {
@@ -292,8 +341,13 @@ impl Error {
             | Self::ScopeInvalid { .. }
             | Self::TokenInvalid { .. }
             | Self::HoldInvalid { .. }
-            | Self::KeyInvalid { .. } => "request_invalid",
-            Self::DigestMismatch { .. } => "digest_mismatch",
+            | Self::KeyInvalid { .. }
+            | Self::UploadLength { .. } => "request_invalid",
+            Self::DigestMismatch { .. } | Self::ChunkMismatch { .. } => "digest_mismatch",
+            Self::ChunksMissing => "chunks_missing",
+            Self::ListInvalid { .. } => "package_invalid",
+            Self::PackageTooLarge { .. } => "package_too_large",
+            Self::UploadOffset { .. } | Self::UploadComplete { .. } | Self::TakenOver => "conflict",
             Self::UploadInterrupted { .. } => "upload_interrupted",
             Self::Failed { record } => record
                 .error
@@ -341,14 +395,22 @@ impl Error {
             | Self::PluginUnknown { .. }
             | Self::PluginIncompatible { .. }
             | Self::DigestMismatch { .. }
+            | Self::ChunkMismatch { .. }
             | Self::ReleaseInvalid { .. }
             | Self::NotReady { .. } => ErrorKind::Unprocessable,
             Self::PluginUntrusted { .. } | Self::GrantDenied { .. } => ErrorKind::Forbidden,
-            Self::UploadInterrupted { .. } => ErrorKind::Invalid,
+            Self::UploadInterrupted { .. }
+            | Self::ListInvalid { .. }
+            | Self::UploadLength { .. } => ErrorKind::Invalid,
+            Self::PackageTooLarge { .. } => ErrorKind::TooLarge,
+            Self::ChunksMissing
+            | Self::UploadOffset { .. }
+            | Self::UploadComplete { .. }
+            | Self::TakenOver => ErrorKind::Conflict,
             Self::Failed { record } => match record.error.as_ref().map(|error| error.code.as_str())
             {
                 Some("storage_full") => ErrorKind::Storage,
-                Some("superseded" | "cancelled") => ErrorKind::Conflict,
+                Some("superseded" | "cancelled" | "chunks_missing") => ErrorKind::Conflict,
                 Some("interrupted") => ErrorKind::Unavailable,
                 Some("internal") => ErrorKind::Internal,
                 _ => ErrorKind::Unprocessable,
@@ -427,6 +489,13 @@ impl From<blobs::Error> for Error {
                 quota,
             },
             blobs::Error::FloorReached { free, floor, .. } => Self::FloorReached { free, floor },
+            blobs::Error::NotHeld => Self::ChunksMissing,
+            blobs::Error::List { .. } => Self::ListInvalid {
+                message: error.to_string(),
+            },
+            blobs::Error::ChunkMismatch(_) => Self::ChunkMismatch {
+                message: error.to_string(),
+            },
             error => Self::Blobs(error),
         }
     }

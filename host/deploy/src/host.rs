@@ -18,6 +18,7 @@ mod opening;
 mod plugins;
 mod projects;
 mod running;
+mod uploads;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -48,11 +49,13 @@ use crate::route::{Route, Routes};
 use crate::secrets::SecretStore;
 use crate::storage::{Collections, StorageOptions};
 use crate::token::TokenStore;
+use crate::upload::Writers;
 
 pub use acceptance::{Begun, Repeat};
 pub use deployments::{Filter, MAX_PAGE, PackageReader};
 pub use leases::Broken;
 pub use projects::{Latest, ProjectView};
+pub use uploads::MAX_UPLOADS;
 
 /// How a host is opened.
 #[derive(Debug, Clone)]
@@ -94,6 +97,7 @@ pub(crate) struct Inner {
     pub(crate) places: Places,
     pub(crate) leases: Leases,
     pub(crate) collections: Collections,
+    writers: Writers,
     live: Mutex<HashMap<DeploymentId, Arc<Live>>>,
     /// Told whenever a deployment has ended.
     idle: Notify,

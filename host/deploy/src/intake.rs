@@ -34,6 +34,10 @@ pub enum Refusal {
     Invalid,
     /// It has more bytes than are taken.
     TooLarge,
+    /// It leans on chunks that its project does not hold.
+    ChunksMissing,
+    /// A chunk of it is another than its list says.
+    ChunkMismatch,
 }
 
 impl Refusal {
@@ -43,6 +47,8 @@ impl Refusal {
             Self::Interrupted => "upload_interrupted",
             Self::Invalid => "package_invalid",
             Self::TooLarge => "package_too_large",
+            Self::ChunksMissing => "chunks_missing",
+            Self::ChunkMismatch => "digest_mismatch",
         }
     }
 }
@@ -66,6 +72,11 @@ impl Intake {
     #[must_use]
     pub fn id(&self) -> DeploymentId {
         self.live.id
+    }
+
+    /// Says that the package's bytes, this many, were there before the deployment was.
+    pub(crate) fn has_arrived(&self, bytes: u64) {
+        self.live.received.store(bytes, Ordering::Relaxed);
     }
 
     /// The deployment's record as it is now.

@@ -15,6 +15,7 @@
 //! | [`policy`], `check` | the operator's ceilings; what a package would get under them |
 //! | `cache` | what install steps keep from one deployment to the next |
 //! | `intake`, `live` | the package's way in; the one place where a running deployment is recorded |
+//! | `upload` | packages that arrive in several requests, and who may write to them |
 //! | `queue`, `lease`, `places` | whose turn it is; the right to run, for one run; how many steps run at a time |
 //! | `hold`, `idempotency` | projects that take no deployments; requests that are sent again |
 //! | `pipeline` | the steps, the freezing and the end |
@@ -93,10 +94,15 @@ mod status;
 mod storage;
 mod token;
 pub mod units;
+mod upload;
 
 pub use audit::{Act, AuditEntry, AuditQuery, Origin};
 pub use catalog::{Admission, PluginView, ShippedPlugin};
 pub use check::{Check, StepCheck};
+pub use cofferdam_blobs::{
+    Assembly, ChunkId, ChunkRef, Chunker, ChunkerParams, Error as BlobError, MAX_LISTED_CHUNKS,
+    Named, StoreOptions, Supply,
+};
 pub use cofferdam_sandbox::worker::{Isolation, WorkerOptions};
 pub use cofferdam_sandbox::{HttpService, Phase, ServiceError};
 pub use error::{Error, ErrorKind};
@@ -106,7 +112,8 @@ pub use head::Head;
 pub use health::{LedgerHealth, ledger_health, packages_health};
 pub use hold::HoldView;
 pub use host::{
-    Begun, Broken, Filter, Host, HostOptions, Latest, MAX_PAGE, PackageReader, ProjectView, Repeat,
+    Begun, Broken, Filter, Host, HostOptions, Latest, MAX_PAGE, MAX_UPLOADS, PackageReader,
+    ProjectView, Repeat,
 };
 pub use idempotency::IdempotencyKey;
 pub use intake::{Intake, Refusal};
@@ -128,3 +135,4 @@ pub use signature::SignaturePolicy;
 pub use status::{STATUSES, Status};
 pub use storage::{Collected, StorageOptions};
 pub use token::{Identity, MAX_SCOPES, MAX_TOKENS, NewToken, Scope, TokenStore, TokenView};
+pub use upload::{Append, UploadId, UploadView};

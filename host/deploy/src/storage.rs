@@ -49,13 +49,20 @@ pub struct StorageOptions {
     pub min_free_bytes: u64,
     /// How often what is dead is collected at least; zero: only when asked to. Default: an hour.
     pub collect_interval: Duration,
+    /// At how many bytes a pack is closed: what a killed server may ask to be sent again. Default: 64 MiB.
+    pub pack_bytes: u64,
+    /// How long an upload is kept that nobody goes on with. Default: 24 hours.
+    pub upload_ttl: Duration,
 }
 
 impl Default for StorageOptions {
     fn default() -> Self {
+        let store = StoreOptions::default();
         Self {
             min_free_bytes: MIN_FREE_BYTES,
             collect_interval: INTERVAL,
+            pack_bytes: store.pack_bytes,
+            upload_ttl: store.upload_ttl,
         }
     }
 }
@@ -68,6 +75,8 @@ impl StorageOptions {
             namespace_quota_bytes: of_all,
             namespace_quotas: own,
             free_floor_bytes: self.min_free_bytes,
+            pack_bytes: self.pack_bytes,
+            upload_ttl: self.upload_ttl,
             ..StoreOptions::default()
         }
     }

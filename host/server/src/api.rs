@@ -15,6 +15,7 @@ mod guard;
 mod health;
 mod holds;
 mod log;
+mod missing;
 mod openapi;
 mod plugins;
 mod problem;
@@ -24,6 +25,7 @@ mod routes;
 mod secrets;
 mod store;
 mod tokens;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -413,6 +415,23 @@ async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Admitted, Prob
             span.record("project", display(&project));
             judged = Some(project.clone());
             Box::new(move |call| handler(call, project))
+        }
+        Access::Asked(handler) => {
+            let project = uploads::asked(&call)?;
+            check(&identity, Right::Deploy, &project)?;
+            span.record("project", display(&project));
+            judged = Some(project.clone());
+            Box::new(move |call| handler(call, project))
+        }
+        Access::Upload(handler) => {
+            let (host, name) = (call.api.host().clone(), call.param("upload").to_owned());
+            let upload = uploads::find(&host, &name).await?;
+            // The same words as for one that does not exist.
+            check(&identity, Right::Deploy, &upload.project)
+                .map_err(|problem| problem.or_not_found(&format!("upload {}", upload.id)))?;
+            span.record("project", display(&upload.project));
+            judged = Some(upload.project.clone());
+            Box::new(move |call| handler(call, upload))
         }
         Access::Deployment(right, handler) => {
             let id: DeploymentId =

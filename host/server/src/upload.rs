@@ -4,14 +4,18 @@
 //!
 //! - [`body`]: the request's body, which must keep coming;
 //! - [`multipart`]: a form with the parts `head` and `package`;
-//! - [`document`]: a JSON object with the package in base64;
+//! - [`document`]: a JSON object with the package in base64, or the name of an upload;
+//! - [`chunks`], [`assembled`]: a list of chunks, and those of them that the project does not hold;
 //! - [`media_type`]: what kind of archive it is;
 //! - [`parameters`]: header values with parameters.
 //!
-//! [`Arrival::open`] reads the head and the first bytes of the package, [`Arrival::next`] the rest. All
-//! three forms hold a few kilobytes, whatever the package's size.
+//! [`Arrival::open`] reads the head and the first bytes of the package, [`Arrival::next`] the rest; of a package in
+//! chunks [`Arrival::assemble`] reads the list in between. Every form holds a few kilobytes, whatever the package's
+//! size, and that one a frame of it.
 
+mod assembled;
 pub(crate) mod body;
+mod chunks;
 mod document;
 mod media_type;
 mod multipart;
@@ -19,11 +23,13 @@ mod parameters;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use cofferdam_deploy::{Head, Refusal};
+use cofferdam_deploy::{BlobError, Head, Host, PackageReader, ProjectName, Refusal, UploadId};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 
+use self::assembled::Assembled;
 use self::body::{BodyLimits, UploadBody};
+use self::chunks::ChunksError;
 use self::document::{Document, DocumentError};
 use self::media_type::{SNIFFED_BYTES, media_type};
 use self::multipart::{Boundary, Multipart, MultipartError};
@@ -72,6 +78,20 @@ pub(crate) enum UploadError {
     ContentType,
     #[error("the head is not valid: {0}")]
     Head(String),
+    #[error("the package's chunks cannot be read: {0}")]
+    Chunks(#[from] ChunksError),
+    #[error("the package's list of chunks is not valid: {0}")]
+    List(String),
+    #[error("the package was cut by another chunker: ask for this server's, and cut it again")]
+    Chunker,
+    #[error(transparent)]
+    Host(cofferdam_deploy::Error),
+}
+
+impl From<BlobError> for UploadError {
+    fn from(error: BlobError) -> Self {
+        Self::Host(error.into())
+    }
 }
 
 impl UploadError {
@@ -80,6 +100,13 @@ impl UploadError {
         match self {
             Self::Slow { .. } | Self::Broken { .. } => Refusal::Interrupted,
             Self::TooLarge { .. } => Refusal::TooLarge,
+            Self::Host(cofferdam_deploy::Error::ChunksMissing) | Self::Chunker => {
+                Refusal::ChunksMissing
+            }
+            Self::Host(cofferdam_deploy::Error::ChunkMismatch { .. }) => Refusal::ChunkMismatch,
+            // What the host's own disk does to a package is not its sender's fault.
+            Self::Host(_) => Refusal::Interrupted,
+            Self::Chunks(_) | Self::List(_) => Refusal::Invalid,
             Self::Empty
             | Self::Multipart(_)
             | Self::Part(_)
@@ -97,12 +124,26 @@ pub(crate) struct Arrival {
     pub(crate) head: Head,
     /// What kind of archive it is, when that is known.
     pub(crate) media_type: Option<String>,
+    /// The upload that is to be deployed, instead of bytes that follow.
+    pub(crate) upload: Option<UploadId>,
+    declared: Option<String>,
     first: Option<Bytes>,
-    source: Source,
+    content: Content,
     received: u64,
     limit: u64,
 }
 
+/// Where the bytes of a package are from.
+enum Content {
+    /// They are what is sent.
+    Sent(Box<Source>),
+    /// They are put together from what is sent and what is there.
+    Assembled(Box<Assembled>),
+    /// There are none.
+    Nothing,
+}
+
+/// Where bytes that are sent are from.
 enum Source {
     Raw(UploadBody),
     Multipart {
@@ -113,10 +154,12 @@ enum Source {
         body: UploadBody,
         reader: Document,
     },
+    /// They were sent before, to an upload.
+    Stored(PackageReader),
 }
 
 impl Arrival {
-    /// Reads the head and the first bytes of the package.
+    /// Reads the head and, unless the package comes in chunks, its first bytes.
     ///
     /// What can be refused by the request's headers alone is refused before a byte of the body is asked
     /// for, so that a client that waits for `100 Continue` never sends it.
@@ -140,13 +183,14 @@ impl Arrival {
                 .div_ceil(3)
                 .saturating_mul(4)
                 .saturating_add(MAX_FRAMING),
-            "multipart/form-data" => limit.saturating_add(MAX_FRAMING),
+            "multipart/form-data" | chunks::MEDIA_TYPE => limit.saturating_add(MAX_FRAMING),
             _ => limit,
         };
         if content_length(headers).is_some_and(|length| length > framed) {
             return Err(UploadError::TooLarge { limit });
         }
         let body = UploadBody::new(body, limits);
+        let mut upload = None;
         let (source, head, declared) = match (form, &content_type) {
             ("multipart/form-data", Some(content_type)) => {
                 let mut parser = Box::new(Multipart::new(&Boundary::of(content_type)?));
@@ -157,7 +201,8 @@ impl Arrival {
             ("application/json", _) => {
                 let mut reader = Document::new();
                 let mut body = body;
-                let head = document_head(&mut reader, &mut body).await?;
+                let (head, named) = document_head(&mut reader, &mut body).await?;
+                upload = named;
                 (Source::Document { body, reader }, head, None)
             }
             _ => {
@@ -176,15 +221,66 @@ impl Arrival {
         let mut arrival = Self {
             head,
             media_type: None,
+            content: match &upload {
+                Some(_) => Content::Nothing,
+                None => Content::Sent(Box::new(source)),
+            },
+            upload,
+            declared,
             first: None,
-            source,
             received: 0,
             limit,
         };
-        let first = arrival.first_bytes().await?;
-        arrival.media_type = media_type(declared.as_deref(), &first);
-        arrival.first = Some(first);
+        let is_package = !Self::is_in_chunks(arrival.declared.as_deref());
+        if is_package && arrival.upload.is_none() {
+            arrival.sniff().await?;
+        }
         Ok(arrival)
+    }
+
+    /// A package whose bytes were sent to an upload before, in a form that is more than the bytes.
+    pub(crate) fn stored(head: Head, package: PackageReader, limit: u64) -> Self {
+        Self {
+            head,
+            media_type: None,
+            upload: None,
+            declared: package.media_type.clone(),
+            first: None,
+            content: Content::Sent(Box::new(Source::Stored(package))),
+            received: 0,
+            limit,
+        }
+    }
+
+    /// Whether bytes of this media type are a list of chunks, and not a package as it is.
+    pub(crate) fn is_in_chunks(media_type: Option<&str>) -> bool {
+        media_type == Some(chunks::MEDIA_TYPE)
+    }
+
+    /// Reads the list of chunks and the first bytes of the package, if it comes in that form. Any other is as far
+    /// already.
+    pub(crate) async fn assemble(
+        &mut self,
+        host: &Host,
+        project: &ProjectName,
+    ) -> Result<(), UploadError> {
+        if Self::is_in_chunks(self.declared.as_deref())
+            && let Content::Sent(source) = std::mem::replace(&mut self.content, Content::Nothing)
+        {
+            let mut assembled = Assembled::open(*source, host, project, self.limit).await?;
+            self.declared = assembled.media_type.take();
+            self.content = Content::Assembled(Box::new(assembled));
+            self.sniff().await?;
+        }
+        Ok(())
+    }
+
+    /// Finds out what the package is, by its first bytes if nobody has said so.
+    async fn sniff(&mut self) -> Result<(), UploadError> {
+        let first = self.first_bytes().await?;
+        self.media_type = media_type(self.declared.as_deref(), &first);
+        self.first = Some(first);
+        Ok(())
     }
 
     /// The next bytes of the package, never none; nothing when it is complete and nothing follows it.
@@ -192,7 +288,11 @@ impl Arrival {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
-        let bytes = self.source.next().await?;
+        let bytes = match &mut self.content {
+            Content::Sent(source) => source.next().await?,
+            Content::Assembled(assembled) => assembled.next().await?,
+            Content::Nothing => None,
+        };
         self.received += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         if self.received > self.limit {
             return Err(UploadError::TooLarge { limit: self.limit });
@@ -237,13 +337,18 @@ impl Source {
                 match reader.next()? {
                     Some(document::Piece::Data(data)) => return Ok(Some(data)),
                     // The reader itself refuses a head behind the package, and a second package.
-                    Some(document::Piece::Head(_) | document::Piece::Package) => {}
+                    Some(
+                        document::Piece::Head(_)
+                        | document::Piece::Package
+                        | document::Piece::Upload(_),
+                    ) => {}
                     None => match body.next().await? {
                         Some(bytes) => reader.push(bytes),
                         None => return Ok(reader.finish().map(|()| None)?),
                     },
                 }
             },
+            Self::Stored(package) => package.next().await.map_err(UploadError::Host),
         }
     }
 }
@@ -286,24 +391,27 @@ async fn form_head(
     }
 }
 
-/// Reads a document up to the first byte of its package.
+/// Reads a document up to the first byte of its package; all of it, if it names an upload instead.
 async fn document_head(
     reader: &mut Document,
     body: &mut UploadBody,
-) -> Result<Option<Head>, UploadError> {
-    let mut head = None;
+) -> Result<(Option<Head>, Option<UploadId>), UploadError> {
+    let (mut head, mut upload) = (None, None);
     loop {
         match reader.next()? {
             Some(document::Piece::Head(text)) => head = Some(parse_json(&text)?),
-            Some(document::Piece::Package) => return Ok(head),
+            Some(document::Piece::Package) => return Ok((head, None)),
+            Some(document::Piece::Upload(name)) => {
+                upload = Some(name.parse().map_err(|_| DocumentError::Upload)?);
+            }
             Some(document::Piece::Data(_)) | None => match body.next().await? {
                 Some(bytes) => reader.push(bytes),
                 None => {
-                    return Err(reader
-                        .finish()
-                        .err()
-                        .unwrap_or(DocumentError::NoPackage)
-                        .into());
+                    reader.finish()?;
+                    return match upload {
+                        Some(_) => Ok((head, upload)),
+                        None => Err(DocumentError::NoPackage.into()),
+                    };
                 }
             },
         }

@@ -92,8 +92,28 @@ impl Host {
     ) -> Result<Intake, Error> {
         self.inner
             .clone()
-            .begin(project, head, media_type, Once::Never)
+            .begin(project, head, (media_type, None), Once::Never)
             .await
+    }
+
+    /// The record of the deployment that a request with this head became when it was sent before under this key, for
+    /// a request whose package is not in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] when the key was used with another head.
+    pub async fn repeated(
+        &self,
+        project: &ProjectName,
+        head: &Head,
+        token: Uuid,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Record>, Error> {
+        let request = Request::new(token, project.clone(), key.clone(), head);
+        match self.inner.clone().seen(&request).await? {
+            Seen::Never { .. } => Ok(None),
+            Seen::Before(repeat) => self.inner.record(repeat.id).await.map(Some),
+        }
     }
 
     /// The same for a request that may be sent again, under a key that is `token`'s own. While the first request
@@ -121,7 +141,7 @@ impl Host {
             let once = Once::Under(&request, replaces);
             let begun = inner
                 .clone()
-                .begin(project, head.clone(), media_type.clone(), once)
+                .begin(project, head.clone(), (media_type.clone(), None), once)
                 .await;
             match begun {
                 Ok(intake) => return Ok(Begun::New(intake)),
@@ -216,11 +236,36 @@ impl Inner {
         }
     }
 
+    /// The same for a package that is here already.
+    pub(super) async fn begin_stored(
+        self: Arc<Self>,
+        project: &ProjectName,
+        head: Head,
+        package: (Option<String>, Ingest),
+        once: Option<(Uuid, IdempotencyKey)>,
+    ) -> Result<Intake, Error> {
+        let (media_type, stored) = package;
+        let package = (media_type, Some(stored));
+        let Some((token, key)) = once else {
+            return self.begin(project, head, package, Once::Never).await;
+        };
+        let request = Request::new(token, project.clone(), key, &head);
+        match self.clone().seen(&request).await? {
+            Seen::Never { replaces } => {
+                let once = Once::Under(&request, replaces);
+                self.begin(project, head, package, once).await
+            }
+            // Another request of the same key was faster.
+            Seen::Before(repeat) => Err(request.differs(repeat.id, "package")),
+        }
+    }
+
+    /// What the package is, if anybody said so; and its bytes, if they are here already and do not arrive.
     async fn begin(
         self: Arc<Self>,
         project: &ProjectName,
         head: Head,
-        media_type: Option<String>,
+        package: (Option<String>, Option<Ingest>),
         once: Once<'_>,
     ) -> Result<Intake, Error> {
         self.recovered().await;
@@ -239,9 +284,7 @@ impl Inner {
         plan.check_secrets(&self.secrets, project).await?;
 
         let id = DeploymentId::new();
-        let accepted = self
-            .accept(id, project, head, media_type, &plan, once)
-            .await;
+        let accepted = self.accept(id, project, head, package, &plan, once).await;
         let (live, ingest, expected) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -277,7 +320,7 @@ impl Inner {
         id: DeploymentId,
         project: &ProjectName,
         head: Head,
-        media_type: Option<String>,
+        (media_type, stored): (Option<String>, Option<Ingest>),
         plan: &Plan,
         once: Once<'_>,
     ) -> Result<(Arc<Live>, Ingest, Option<ExpectedDigest>), Error> {
@@ -293,7 +336,10 @@ impl Inner {
         let fields =
             json!({ "status": Status::Queued, "project": project, "message": head.message });
         log.append(EventKind::Phase, None, fields).await?;
-        let ingest = self.blobs.ingest(project.as_str()).await?;
+        let ingest = match stored {
+            Some(ingest) => ingest,
+            None => self.blobs.ingest(project.as_str()).await?,
+        };
 
         let expected = head.digest.clone();
         let body = Body {

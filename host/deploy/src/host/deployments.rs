@@ -41,6 +41,14 @@ pub struct PackageReader {
 }
 
 impl PackageReader {
+    pub(super) fn new(bytes: u64, media_type: Option<String>, reader: Reader) -> Self {
+        Self {
+            bytes,
+            media_type,
+            reader,
+        }
+    }
+
     /// The next bytes; `None` after the last. Every byte was verified.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use cofferdam_sandbox::worker::{Isolation, Landlock, LandlockStatus, landlock_st
 use cofferdam_sandbox::{Sandbox, SandboxOptions};
 use tokio::sync::{Notify, watch};
 
-use super::{Host, HostOptions, Inner};
+use super::{Host, HostOptions, Inner, uploads};
 use crate::activation::Activator;
 use crate::catalog::{Catalog, blocking};
 use crate::data_dir::DataDir;
@@ -25,6 +25,7 @@ use crate::secrets::SecretStore;
 use crate::signature::TrustedKeys;
 use crate::storage::Collections;
 use crate::token::TokenStore;
+use crate::upload::Writers;
 
 /// Says which of the walls around a step do not stand, once.
 fn warn_of_missing_walls(isolation: &Isolation) {
@@ -101,6 +102,7 @@ impl Host {
                 policy: Arc::new(policy),
             },
             routes: Routes::default(),
+            writers: Writers::default(),
             queue: Queue::default(),
             places: Places::new(max_steps),
             leases,
@@ -119,6 +121,7 @@ impl Host {
         inner.collect_in_background(storage.collect_interval);
         inner.activator.catalog.admit_shipped(&shipped).await?;
         tokio::spawn(recovery::recover(inner.clone()));
+        tokio::spawn(uploads::expire_uploads(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 }

@@ -32,6 +32,8 @@ pub(super) fn action(method: &Method, path: &str) -> Option<&'static str> {
         ("DELETE", "/v1/projects/{project}/hold") => "hold.release",
         ("DELETE", "/v1/projects/{project}/lease") => "lease.break",
         ("POST", "/v1/store/collect") => "store.collect",
+        ("POST", "/v1/uploads") => "upload.create",
+        ("DELETE", "/v1/uploads/{upload}") => "upload.remove",
         _ => return None,
     })
 }
@@ -163,12 +165,16 @@ mod tests {
     use super::*;
 
     /// Routes that change something and write the log themselves, or that only look like it.
-    const OTHERWISE: [(&str, &str); 3] = [
+    const OTHERWISE: [(&str, &str); 5] = [
         // It writes when the deployment begins, which may be long before the answer.
         ("POST", "/v1/projects/{project}/deployments"),
         ("PUT", "/v1/projects/{project}/deployments"),
         // It asks what would be granted.
         ("POST", "/v1/projects/{project}/check"),
+        // It asks what is there.
+        ("POST", "/v1/projects/{project}/missing"),
+        // One row for an upload says who made it; its pieces are of one making.
+        ("PATCH", "/v1/uploads/{upload}"),
     ];
 
     #[test]

@@ -8,14 +8,15 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use cofferdam_deploy::{
     Act, Begun, DeploymentId, Error, IdempotencyKey, Identity, Intake, ProjectName, Record, Repeat,
+    UploadId,
 };
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 use tracing::field::display;
-use tracing::{Span, info};
+use tracing::{Span, info, warn};
 
 use super::problem::Problem;
-use super::{Api, Call, audit, events, json};
+use super::{Api, Call, audit, events, json, uploads};
 use crate::upload::Arrival;
 
 /// The header by which a client says that it may send the request again.
@@ -29,19 +30,44 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
         api, parts, body, ..
     } = call;
     let limits = api.inner.body_limits.clone();
-    let mut arrival =
-        Arrival::open(&parts.headers, body, limits, api.inner.max_package_bytes).await?;
+    let limit = api.inner.max_package_bytes;
+    let identity = parts.extensions.get::<Identity>();
+    let token = identity.map(|identity| identity.id);
+    let mut arrival = Arrival::open(&parts.headers, body, limits, limit).await?;
+    let mut stored = None;
+    let mut used_up = None;
+    if let Some(upload) = arrival.upload {
+        if let (Some(key), Some(token)) = (&key, token) {
+            // An upload that became a deployment is none any more: the key alone still knows.
+            let host = api.host();
+            let record = host.repeated(&project, &arrival.head, token, key).await?;
+            if let Some(record) = record {
+                return answer_repeated(&api, &record, streamed).await;
+            }
+        }
+        let upload = uploads::of_project(api.host(), upload, &project).await?;
+        if Arrival::is_in_chunks(upload.media_type.as_deref()) {
+            let package = api.host().upload_reader(&upload).await?;
+            arrival = Arrival::stored(arrival.head, package, limit);
+            used_up = Some(upload.id);
+        } else {
+            stored = Some(upload);
+        }
+    }
+    arrival.assemble(api.host(), &project).await?;
 
     let (head, media_type) = (std::mem::take(&mut arrival.head), arrival.media_type.take());
     let host = api.host().clone();
-    let identity = parts.extensions.get::<Identity>();
     let origin = identity
         .map(|identity| audit::origin(identity, &parts))
         .unwrap_or_default();
-    let token = identity.map(|identity| identity.id);
     let begin = api.detach(async move {
-        let intake = match (key, token) {
-            (Some(key), Some(token)) => {
+        let intake = match (key.zip(token), stored) {
+            (once, Some(upload)) => {
+                let once = once.map(|(key, token)| (token, key));
+                host.begin_upload(&project, head, &upload, once).await?
+            }
+            (Some((key, token)), None) => {
                 match host
                     .begin_once(&project, head, media_type, token, key)
                     .await?
@@ -50,7 +76,7 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
                     repeat @ Begun::Repeat(_) => return Ok(repeat),
                 }
             }
-            _ => host.begin(&project, head, media_type).await?,
+            (None, None) => host.begin(&project, head, media_type).await?,
         };
         let id = intake.id().to_string();
         let act = Act {
@@ -72,7 +98,7 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
     Span::current().record("deployment", display(id));
     info!(deployment = %id, "accepted");
 
-    let upload = api.detach(receive(intake, arrival));
+    let upload = api.detach(receive(api.clone(), intake, arrival, used_up));
     if streamed {
         // The head is committed and the pipeline runs: whatever happens from here on is an event.
         let subscription = api
@@ -100,8 +126,14 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
         .into_response())
 }
 
-/// Moves a package from its request into the host, and returns once it is durable.
-async fn receive(mut intake: Intake, mut arrival: Arrival) -> Result<Record, Problem> {
+/// Moves a package from its request into the host, and returns once it is durable. The upload that it is put
+/// together from, if it is, has served its purpose then.
+async fn receive(
+    api: Api,
+    mut intake: Intake,
+    mut arrival: Arrival,
+    used_up: Option<UploadId>,
+) -> Result<Record, Problem> {
     let id = intake.id();
     let received = loop {
         // Whoever stops the deployment does not wait for its sender.
@@ -123,6 +155,12 @@ async fn receive(mut intake: Intake, mut arrival: Arrival) -> Result<Record, Pro
             }
         }
     };
+    if let (Ok(_), Some(upload)) = (&received, used_up)
+        && let Err(error) = api.host().cancel_upload(upload).await
+    {
+        // It expires.
+        warn!(%upload, %error, "an upload that was deployed could not be removed");
+    }
     received.map_err(|problem| {
         info!(deployment = %id, code = problem.code(), "an upload ended early");
         problem.of(id)
@@ -143,6 +181,12 @@ async fn answer_again(
         repeat.write(&bytes);
     }
     let record = repeat.finish().await?;
+    answer_repeated(api, &record, streamed).await
+}
+
+/// Answers with what a request became when it was sent before.
+async fn answer_repeated(api: &Api, record: &Record, streamed: bool) -> Result<Response, Problem> {
+    let id = record.id;
     let location = [(LOCATION, location(id))];
     if streamed {
         let subscription = api.host().events(id, 0).await?;
@@ -152,7 +196,7 @@ async fn answer_again(
         let stream = events::answer(subscription, until, listener);
         return Ok((location, stream).into_response());
     }
-    Ok((location, json(StatusCode::ACCEPTED, &record)?).into_response())
+    Ok((location, json(StatusCode::ACCEPTED, record)?).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {

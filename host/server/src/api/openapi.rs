@@ -69,6 +69,8 @@ pub(super) fn scope(endpoint: &Endpoint) -> Option<&'static str> {
         Access::Reader(_) => "read:*",
         Access::Project(Right::Read, _) => "read:{project}",
         Access::Project(Right::Deploy, _) => "deploy:{project}",
+        Access::Asked(_) => "deploy:{project}",
+        Access::Upload(_) => "deploy:{upload}",
         Access::Deployment(Right::Read, _) => "read:{id}",
         Access::Deployment(Right::Deploy, _) => "deploy:{id}",
     })
@@ -105,7 +107,7 @@ pub(super) fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Receives packages, runs what has to happen to them as sandboxed WebAssembly steps, \
                             serves the result. The scopes of an operation's security are what a token needs: \
-                            `token` stands for any, `{id}` for the project of that deployment.",
+                            `token` stands for any, `{id}` and `{upload}` for the project of that deployment or upload.",
         },
         "paths": paths,
         "components": {

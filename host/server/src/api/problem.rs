@@ -1,6 +1,8 @@
 //! Problems: what a client is told when something is wrong (RFC 9457), with the stable codes of DESIGN
 //! section 7.
 
+use std::collections::BTreeMap;
+
 use axum::response::{IntoResponse, Response};
 use cofferdam_deploy::{DeploymentId, Error, ErrorKind, Record, Scope};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -13,6 +15,13 @@ use crate::upload::UploadError;
 
 /// After how many seconds a client may try again when the host is stopping.
 const RETRY_SECONDS: &str = "2";
+
+/// Types of problems that draft-ietf-httpbis-resumable-upload registers.
+const MISMATCHING_OFFSET: &str =
+    "https://iana.org/assignments/http-problem-types#mismatching-upload-offset";
+const COMPLETED_UPLOAD: &str = "https://iana.org/assignments/http-problem-types#completed-upload";
+const INCONSISTENT_LENGTH: &str =
+    "https://iana.org/assignments/http-problem-types#inconsistent-upload-length";
 
 /// The media type of a problem.
 const MEDIA_TYPE: &str = "application/problem+json";
@@ -30,6 +39,9 @@ struct Details {
     step: Option<String>,
     lines: Vec<String>,
     errors: Vec<String>,
+    /// A type that others have registered, instead of ours.
+    registered: Option<&'static str>,
+    numbers: BTreeMap<&'static str, u64>,
     header: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -59,6 +71,8 @@ pub(super) struct Document<'a> {
     /// What was refused, a sentence each.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     errors: &'a [String],
+    #[serde(flatten)]
+    numbers: &'a BTreeMap<&'static str, u64>,
     /// The request's id, which the server's log has too.
     request: &'a str,
 }
@@ -73,6 +87,8 @@ impl Problem {
             step: None,
             lines: Vec::new(),
             errors: Vec::new(),
+            registered: None,
+            numbers: BTreeMap::new(),
             header: None,
         }))
     }
@@ -144,6 +160,19 @@ impl Problem {
             .with_header(RETRY_AFTER, RETRY_SECONDS)
     }
 
+    /// A body of a kind that the route does not take.
+    pub(crate) fn unsupported_media_type(detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::new(status, "request_invalid", detail)
+    }
+
+    /// Gives it a type of the IETF's registry, and numbers that belong to it.
+    fn registered(mut self, name: &'static str, numbers: &[(&'static str, u64)]) -> Self {
+        self.0.registered = Some(name);
+        self.0.numbers = numbers.iter().copied().collect();
+        self
+    }
+
     /// More than is taken.
     pub(crate) fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "package_too_large", detail)
@@ -173,7 +202,10 @@ impl Problem {
         let details = *self.0;
         let title = title(&details.code).or(details.status.canonical_reason());
         let document = Document {
-            r#type: format!("urn:cofferdam:problem:{}", details.code),
+            r#type: details.registered.map_or_else(
+                || format!("urn:cofferdam:problem:{}", details.code),
+                str::to_owned,
+            ),
             title: title.unwrap_or("A problem"),
             status: details.status.as_u16(),
             detail: &details.detail,
@@ -182,6 +214,7 @@ impl Problem {
             step: details.step.as_deref(),
             lines: &details.lines,
             errors: &details.errors,
+            numbers: &details.numbers,
             request: request.as_str(),
         };
         let text = serde_json::to_vec(&document).expect("it has only strings and numbers");
@@ -229,6 +262,7 @@ fn title(code: &str) -> Option<&'static str> {
         "release_invalid" => "The release is not valid",
         "upload_interrupted" => "The upload was interrupted",
         "digest_mismatch" => "The package has another digest",
+        "chunks_missing" => "The project does not hold these chunks",
         "not_ready" => "Not ready",
         "superseded" => "A newer deployment took its place",
         "cancelled" => "Cancelled",
@@ -283,6 +317,22 @@ impl From<Error> for Problem {
                 problem.0.errors.clone_from(denied);
                 problem
             }
+            (kind, Error::UploadOffset { expected, provided }) => {
+                let numbers = [
+                    ("expected-offset", *expected),
+                    ("provided-offset", *provided),
+                ];
+                Self::new(status(kind), error.code(), error.to_string())
+                    .registered(MISMATCHING_OFFSET, &numbers)
+            }
+            (kind, Error::UploadComplete { .. }) => {
+                Self::new(status(kind), error.code(), error.to_string())
+                    .registered(COMPLETED_UPLOAD, &[])
+            }
+            (kind, Error::UploadLength { .. }) => {
+                Self::new(status(kind), error.code(), error.to_string())
+                    .registered(INCONSISTENT_LENGTH, &[])
+            }
             (kind, _) => Self::new(status(kind), error.code(), error.to_string()),
         }
     }
@@ -295,8 +345,12 @@ impl From<UploadError> for Problem {
             UploadError::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "upload_interrupted"),
             UploadError::Broken { .. } => (StatusCode::BAD_REQUEST, "upload_interrupted"),
             UploadError::TooLarge { .. } => return Self::too_large(detail),
+            UploadError::Host(error) => return error.into(),
+            UploadError::Chunker => (StatusCode::CONFLICT, "chunks_missing"),
             UploadError::Head(_) => (StatusCode::BAD_REQUEST, "head_invalid"),
             UploadError::Empty
+            | UploadError::Chunks(_)
+            | UploadError::List(_)
             | UploadError::Multipart(_)
             | UploadError::Part(_)
             | UploadError::NoPackage

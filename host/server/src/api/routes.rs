@@ -5,7 +5,7 @@ use axum::response::Response;
 use axum::routing::MethodFilter;
 use cofferdam_deploy::{
     Check, Collected, Head, HoldView, Identity, NewToken, PluginView, ProjectName, ProjectView,
-    Record, StoredSecret,
+    Record, StoredSecret, UploadView,
 };
 use futures::future::BoxFuture;
 use http::Method;
@@ -13,8 +13,8 @@ use http::Method;
 use super::doc::Doc;
 use super::problem::Problem;
 use super::{
-    Call, audit, check, deploy, deployments, events, health, holds, log, openapi, plugins,
-    projects, secrets, store, tokens,
+    Call, audit, check, deploy, deployments, events, health, holds, log, missing, openapi, plugins,
+    projects, secrets, store, tokens, uploads,
 };
 
 /// What a handler comes to.
@@ -44,6 +44,10 @@ pub(super) enum Access {
     Admin(fn(Call) -> Answer),
     /// Whoever has the right to the project in the path's `{project}`.
     Project(Right, fn(Call, ProjectName) -> Answer),
+    /// Whoever may deploy the project in the query's `project`.
+    Asked(fn(Call, ProjectName) -> Answer),
+    /// Whoever may deploy the project of the upload in the path's `{upload}`.
+    Upload(fn(Call, UploadView) -> Answer),
     /// Whoever has the right to the project of the deployment in the path's `{id}`.
     Deployment(Right, fn(Call, Record) -> Answer),
 }
@@ -95,6 +99,7 @@ const CREATE: &str = "/v1/projects/{project}/deployments";
 const HOLD: &str = "/v1/projects/{project}/hold";
 const TOKENS: &str = "/v1/tokens";
 const PLUGIN: &str = "/v1/plugins/{name}/{version}";
+const UPLOAD: &str = "/v1/uploads/{upload}";
 const SECRET: &str = "/v1/projects/{project}/secrets/{name}";
 
 /// Every route there is.
@@ -158,6 +163,67 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
                 "What each step would get, and which line of the policy decides",
             ),
     ),
+    route(
+        Method::POST,
+        "/v1/projects/{project}/missing",
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(missing::missing(call, project))
+        }),
+    )
+    .doc(
+        Doc::of("Which chunks of a package the project has to send (docs/protocol.md)")
+            .takes_bytes(&["application/octet-stream"])
+            .gives::<missing::Answer>(200, "A bit for each chunk, and what to cut with"),
+    ),
+    route(
+        Method::POST,
+        "/v1/uploads",
+        Access::Asked(|call, project| Box::pin(uploads::create(call, project))),
+    )
+    .doc(
+        Doc::of("Makes an upload that can be resumed (docs/protocol.md)")
+            .query("project", "The project that it is for")
+            .header("Upload-Complete", "Whether the body is all of it: ?1 or ?0")
+            .header("Upload-Length", "How many bytes it will have")
+            .header("Content-Type", "What its bytes are")
+            .takes_bytes(&["application/octet-stream"])
+            .gives::<uploads::Shown>(201, "It is made; Location says where"),
+    ),
+    route(
+        Method::GET,
+        UPLOAD,
+        Access::Upload(|call, upload| Box::pin(uploads::show(call, upload))),
+    )
+    .doc(
+        Doc::of("How far an upload is; HEAD ends a request that still writes to it")
+            .gives::<uploads::Shown>(200, "The upload; Upload-Offset says where to go on"),
+    ),
+    route(
+        Method::PATCH,
+        UPLOAD,
+        Access::Upload(|call, upload| Box::pin(uploads::append(call, upload))),
+    )
+    .doc(
+        Doc::of("Goes on with an upload at its offset")
+            .header("Upload-Offset", "How many bytes of it are there")
+            .header(
+                "Upload-Complete",
+                "Whether the body is the rest of it: ?1 or ?0",
+            )
+            .header("Upload-Length", "How many bytes it will have")
+            .header("Repr-Digest", "The SHA-256 of all of it, as in RFC 9530")
+            .takes_bytes(&["application/partial-upload"])
+            .gives_nothing(
+                204,
+                "What arrived is durable; Upload-Offset says how far it is",
+            ),
+    ),
+    route(
+        Method::DELETE,
+        UPLOAD,
+        Access::Upload(|call, upload| Box::pin(uploads::remove(call, upload))),
+    )
+    .doc(Doc::of("Forgets an upload").gives_nothing(204, "It is gone")),
     route(
         Method::GET,
         "/v1/deployments",
@@ -445,9 +511,14 @@ mod tests {
             let wanted = match endpoint.access {
                 Access::Project(..) => Some("{project}"),
                 Access::Deployment(..) => Some("{id}"),
-                Access::Open(_) | Access::Token(_) | Access::Reader(_) | Access::Admin(_) => None,
+                Access::Upload(_) => Some("{upload}"),
+                Access::Open(_)
+                | Access::Token(_)
+                | Access::Reader(_)
+                | Access::Admin(_)
+                | Access::Asked(_) => None,
             };
-            for parameter in ["{project}", "{id}"] {
+            for parameter in ["{project}", "{id}", "{upload}"] {
                 let there = endpoint.path.contains(parameter);
                 assert_eq!(there, wanted == Some(parameter), "{}", endpoint.path);
             }
@@ -464,6 +535,8 @@ mod tests {
                 Access::Admin(_)
                     | Access::Project(Right::Deploy, _)
                     | Access::Deployment(Right::Deploy, _)
+                    | Access::Asked(_)
+                    | Access::Upload(_)
             );
             assert!(guarded || !changes, "{} {}", endpoint.method, endpoint.path);
         }

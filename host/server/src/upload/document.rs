@@ -1,4 +1,4 @@
-//! A streaming reader of `{"head": {...}, "package_base64": "..."}`.
+//! A streaming reader of `{"head": {...}, "package_base64": "..."}`, and of `{"upload": "...", "head": {...}}`.
 //!
 //! The package is decoded while it arrives, so that a hundred such uploads at a time cost a hundred
 //! small buffers. That is why `head`, when there is one, comes first. Like the multipart parser it does
@@ -13,6 +13,9 @@ use super::MAX_HEAD;
 /// The longest key. Longer ones are not ours.
 const MAX_KEY: usize = 32;
 
+/// The longest name of an upload: a UUID, however it is written.
+const MAX_UPLOAD: usize = 45;
+
 /// The most white space between the tokens of the document, all of it together.
 const MAX_SPACE: usize = 64 * 1024;
 
@@ -21,7 +24,7 @@ const MAX_SPACE: usize = 64 * 1024;
 pub(crate) enum DocumentError {
     #[error("it is not JSON: {expected} is missing")]
     Syntax { expected: &'static str },
-    #[error("{0:?} is not a field of it; they are head and package_base64")]
+    #[error("{0:?} is not a field of it; they are head, and package_base64 or upload")]
     UnknownField(String),
     #[error("{0} is there twice")]
     Repeated(&'static str),
@@ -31,9 +34,11 @@ pub(crate) enum DocumentError {
     HeadTooLarge,
     #[error("package_base64 is not base64 (RFC 4648, the standard alphabet)")]
     Base64,
+    #[error("upload is not the name of one, or stands beside a package")]
+    Upload,
     #[error("there is more white space in it than content")]
     Space,
-    #[error("package_base64 is missing")]
+    #[error("package_base64, or upload, is missing")]
     NoPackage,
     #[error("it ends early")]
     Truncated,
@@ -46,6 +51,8 @@ pub(crate) enum Piece {
     Head(Vec<u8>),
     /// The package begins.
     Package,
+    /// The upload that is the package.
+    Upload(String),
     /// Some bytes of the package, never none.
     Data(Bytes),
 }
@@ -58,6 +65,7 @@ pub(crate) struct Document {
     space: usize,
     seen_head: bool,
     seen_package: bool,
+    seen_upload: bool,
     package: Base64,
 }
 
@@ -65,6 +73,7 @@ pub(crate) struct Document {
 enum Field {
     Head,
     Package,
+    Upload,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +94,8 @@ enum State {
         string: InString,
     },
     Null,
+    /// In the upload's string.
+    Upload,
     /// In the package's string.
     Package,
     /// Behind a backslash in the package's string.
@@ -114,6 +125,7 @@ impl Document {
             space: 0,
             seen_head: false,
             seen_package: false,
+            seen_upload: false,
             package: Base64::default(),
         }
     }
@@ -145,7 +157,7 @@ impl Document {
     /// Says whether the body, which has ended, was whole.
     pub(crate) fn finish(&self) -> Result<(), DocumentError> {
         match self.state {
-            State::End if self.seen_package => Ok(()),
+            State::End if self.seen_package || self.seen_upload => Ok(()),
             State::End => Err(DocumentError::NoPackage),
             _ => Err(DocumentError::Truncated),
         }
@@ -156,7 +168,7 @@ impl Document {
         let byte = self.input[0];
         let between = !matches!(
             self.state,
-            State::KeyText | State::Null | State::Escape | State::Unicode
+            State::KeyText | State::Null | State::Upload | State::Escape | State::Unicode
         );
         if between && matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
             self.input.advance(1);
@@ -188,6 +200,20 @@ impl Document {
                 self.state = State::Package;
                 return Ok(Some(Piece::Package));
             }
+            (State::Value(Field::Upload), b'"') => State::Upload,
+            (State::Upload, b'"') => {
+                self.input.advance(1);
+                self.state = State::Comma;
+                let name = String::from_utf8(std::mem::take(&mut self.collected));
+                return name
+                    .map(|name| Some(Piece::Upload(name)))
+                    .map_err(|_| DocumentError::Upload);
+            }
+            (State::Upload, _) if self.collected.len() < MAX_UPLOAD && byte != b'\\' => {
+                self.collected.push(byte);
+                State::Upload
+            }
+            (State::Upload, _) => return Err(DocumentError::Upload),
             (State::Comma, b',') => State::Key { may_end: false },
             (State::Escape | State::Unicode, _) => self.escape(byte)?,
             (state, _) => {
@@ -208,6 +234,10 @@ impl Document {
             b"head" if self.seen_head => return Err(DocumentError::Repeated("head")),
             b"head" if self.seen_package => return Err(DocumentError::HeadTooLate),
             b"head" => Field::Head,
+            b"upload" if self.seen_upload => return Err(DocumentError::Repeated("upload")),
+            b"upload" if self.seen_package => return Err(DocumentError::Upload),
+            b"upload" => Field::Upload,
+            b"package_base64" if self.seen_upload => return Err(DocumentError::Upload),
             b"package_base64" if self.seen_package => {
                 return Err(DocumentError::Repeated("package_base64"));
             }
@@ -218,6 +248,7 @@ impl Document {
             }
         };
         self.seen_head |= field == Field::Head;
+        self.seen_upload |= field == Field::Upload;
         self.collected.clear();
         Ok(State::Colon(field))
     }
@@ -322,6 +353,7 @@ impl State {
             Self::Colon(_) => "a colon",
             Self::Value(Field::Head) => "an object as head",
             Self::Value(Field::Package) => "a string as package_base64",
+            Self::Value(Field::Upload) => "a string as upload",
             Self::Comma => "a comma or the end of the object",
             _ => "the end of the body",
         }

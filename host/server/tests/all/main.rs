@@ -4,6 +4,7 @@
 
 mod access;
 mod audit;
+mod chunks;
 mod events;
 mod forms;
 mod harness;
@@ -15,3 +16,4 @@ mod secrets;
 mod stopping;
 mod tls;
 mod tokens;
+mod uploads;

@@ -16,6 +16,7 @@ fn read<'a>(
             match piece {
                 Piece::Head(text) => head = Some(String::from_utf8(text).unwrap()),
                 Piece::Package => begun = true,
+                Piece::Upload(name) => package.extend_from_slice(name.as_bytes()),
                 Piece::Data(data) => {
                     assert!(begun && !data.is_empty());
                     package.extend_from_slice(&data);
@@ -69,6 +70,27 @@ fn packages_of_every_length_are_decoded_with_and_without_padding() {
             }
         }
     }
+}
+
+#[test]
+fn a_document_may_name_an_upload_and_then_no_package() {
+    let body = r#"{ "upload" : "0198-a" , "head":{"message":"x"} }"#;
+    for size in 1..=body.len() {
+        let (head, name) = read(body.as_bytes().chunks(size)).unwrap();
+        assert_eq!(head.as_deref(), Some(r#"{"message":"x"}"#));
+        assert_eq!(name, b"0198-a");
+    }
+    let long = format!(r#"{{"upload":"{}"}}"#, "x".repeat(MAX_UPLOAD + 1));
+    for wrong in [
+        long.as_str(),
+        r#"{"upload":"a","package_base64":"aGk="}"#,
+        r#"{"package_base64":"aGk=","upload":"a"}"#,
+        r#"{"upload":"a\u0062"}"#,
+    ] {
+        assert_eq!(whole(wrong), Err(DocumentError::Upload), "{wrong}");
+    }
+    let twice = whole(r#"{"upload":"a","upload":"b"}"#);
+    assert_eq!(twice, Err(DocumentError::Repeated("upload")));
 }
 
 #[test]

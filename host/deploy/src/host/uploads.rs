@@ -1,0 +1,269 @@
+//! Uploads that come in pieces, and packages that are put together from what a project holds.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use cofferdam_blobs::{Assembly, ChunkId, ChunkerParams};
+use uuid::Uuid;
+
+use super::{Host, Inner, PackageReader};
+use crate::error::Error;
+use crate::head::Head;
+use crate::idempotency::IdempotencyKey;
+use crate::intake::Intake;
+use crate::name::ProjectName;
+use crate::upload::{Append, UploadId, UploadView};
+
+/// How many uploads a project may have that are not complete or wait to be deployed. Each holds packs that nothing
+/// else may use; a client needs one.
+pub const MAX_UPLOADS: u64 = 32;
+
+/// How often expired uploads are looked for: they are kept for hours.
+const EXPIRY_CHECK: Duration = Duration::from_secs(60);
+
+impl Host {
+    /// What this host cuts packages with. A client that cuts as it says sends least.
+    #[must_use]
+    pub fn chunker(&self) -> ChunkerParams {
+        ChunkerParams::default()
+    }
+
+    /// For each of these chunks, whether the project has to send it. What other projects hold makes no difference,
+    /// in the answer or on the way to it.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub async fn missing(
+        &self,
+        project: &ProjectName,
+        chunks: &[ChunkId],
+    ) -> Result<Vec<bool>, Error> {
+        Ok(self.inner.blobs.missing(project.as_str(), chunks).await?)
+    }
+
+    /// Whether the project holds any chunk at all.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub async fn holds_any(&self, project: &ProjectName) -> Result<bool, Error> {
+        Ok(self.inner.blobs.holds_any(project.as_str()).await?)
+    }
+
+    /// Begins to put a package together from chunks that the project holds and chunks that are sent. Its bytes are
+    /// for an [`Intake`](crate::Intake).
+    ///
+    /// # Errors
+    ///
+    /// When the disk refuses.
+    pub async fn assemble(&self, project: &ProjectName) -> Result<Assembly, Error> {
+        Ok(self.inner.blobs.assemble(project.as_str()).await?)
+    }
+
+    /// Makes an upload for a project.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] when the project has too many; when nothing more is accepted, or it cannot be recorded.
+    pub async fn create_upload(
+        &self,
+        project: &ProjectName,
+        length: Option<u64>,
+        media_type: Option<&str>,
+    ) -> Result<UploadView, Error> {
+        let inner = &self.inner;
+        if inner.stopping.load(Ordering::SeqCst) {
+            return Err(Error::Stopping);
+        }
+        if inner.blobs.uploads(project.as_str()).await? >= MAX_UPLOADS {
+            return Err(Error::Conflict {
+                message: format!(
+                    "{project} has {MAX_UPLOADS} uploads already: deploy or DELETE one of them, or wait until one \
+                     expires"
+                ),
+            });
+        }
+        let label = media_type.unwrap_or_default();
+        let upload = inner
+            .blobs
+            .create_upload(project.as_str(), length, label)
+            .await?;
+        UploadView::of(upload)
+    }
+
+    /// An upload as far as it is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], also for one that has expired.
+    pub async fn upload(&self, id: UploadId) -> Result<UploadView, Error> {
+        match self.inner.blobs.upload(id).await? {
+            Some(upload) => UploadView::of(upload),
+            None => Err(unknown(id)),
+        }
+    }
+
+    /// The same, after whoever writes to it was stopped and has made durable what arrived: the offset is one that
+    /// the next request finds.
+    ///
+    /// # Errors
+    ///
+    /// As [`upload`](Host::upload).
+    pub async fn settled_upload(&self, id: UploadId) -> Result<UploadView, Error> {
+        let turn = self.inner.writers.take_over(id);
+        self.inner.blobs.upload_settled(id).await;
+        drop(turn);
+        self.upload(id).await
+    }
+
+    /// Goes on with an upload at `offset`. Whoever wrote to it before is stopped first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UploadOffset`] when that is not where it is, [`Error::UploadComplete`], [`Error::UploadLength`] when
+    /// `length` is another than was said before, [`Error::TakenOver`] when yet another writer was quicker.
+    pub async fn append(
+        &self,
+        id: UploadId,
+        offset: u64,
+        length: Option<u64>,
+        limit: u64,
+    ) -> Result<Append, Error> {
+        let inner = &self.inner;
+        if inner.stopping.load(Ordering::SeqCst) {
+            return Err(Error::Stopping);
+        }
+        let turn = inner.writers.take_over(id);
+        inner.blobs.upload_settled(id).await;
+        let mut upload = self.upload(id).await?;
+        if upload.complete {
+            return Err(Error::UploadComplete { id });
+        }
+        if upload.offset != offset {
+            return Err(Error::UploadOffset {
+                expected: upload.offset,
+                provided: offset,
+            });
+        }
+        match (upload.length, length) {
+            (Some(said), Some(now)) if said != now => {
+                return Err(Error::UploadLength {
+                    length: said,
+                    sent: now,
+                });
+            }
+            (None, Some(length)) => {
+                inner.blobs.set_upload_length(id, length).await?;
+                upload.length = Some(length);
+            }
+            _ => {}
+        }
+        let ingest = inner.blobs.append(id).await.map_err(|error| match error {
+            cofferdam_blobs::Error::NotFound { .. } => unknown(id),
+            other => other.into(),
+        })?;
+        if ingest.received() != offset {
+            // Another writer came and went between the look and the append.
+            ingest.suspend().await?;
+            return Err(Error::TakenOver);
+        }
+        Ok(Append::new(ingest, turn, &upload, limit))
+    }
+
+    /// Forgets an upload. Whoever writes to it is stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn cancel_upload(&self, id: UploadId) -> Result<(), Error> {
+        let turn = self.inner.writers.take_over(id);
+        self.inner.blobs.upload_settled(id).await;
+        let was_there = self.inner.blobs.cancel_upload(id).await?;
+        drop(turn);
+        if was_there { Ok(()) } else { Err(unknown(id)) }
+    }
+
+    /// The bytes of a complete upload, which stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Conflict`] when it is not complete.
+    pub async fn upload_reader(&self, upload: &UploadView) -> Result<PackageReader, Error> {
+        if !upload.complete {
+            return Err(incomplete(upload));
+        }
+        let reader = self.inner.blobs.reader(upload.id).await?;
+        Ok(PackageReader::new(
+            upload.offset,
+            upload.media_type.clone(),
+            reader,
+        ))
+    }
+
+    /// Accepts a deployment whose package is a complete upload, which is then no upload any more. The intake wants
+    /// no bytes, and to be finished. `once` is whose request it is and its key, for one that may be sent again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Conflict`] when it is not complete. When the head, a plugin or a request is
+    /// refused, the upload stays.
+    pub async fn begin_upload(
+        &self,
+        project: &ProjectName,
+        head: Head,
+        upload: &UploadView,
+        once: Option<(Uuid, IdempotencyKey)>,
+    ) -> Result<Intake, Error> {
+        if !upload.complete {
+            return Err(incomplete(upload));
+        }
+        let taken = self.inner.blobs.take_upload(upload.id).await?;
+        let Some((taken, blob)) = taken else {
+            return Err(unknown(upload.id));
+        };
+        let bytes = blob.bytes;
+        let package = (upload.media_type.clone(), self.inner.blobs.adopt(blob));
+        let inner = Arc::clone(&self.inner);
+        match inner.begin_stored(project, head, package, once).await {
+            Ok(intake) => {
+                intake.has_arrived(bytes);
+                Ok(intake)
+            }
+            Err(error) => {
+                self.inner.blobs.return_upload(&taken).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn unknown(id: UploadId) -> Error {
+    Error::NotFound {
+        what: format!("upload {id}"),
+    }
+}
+
+fn incomplete(upload: &UploadView) -> Error {
+    Error::Conflict {
+        message: format!(
+            "upload {} is not complete: {} bytes of it are here",
+            upload.id, upload.offset
+        ),
+    }
+}
+
+/// Forgets uploads whose time is over, for as long as there is a host.
+pub(super) async fn expire_uploads(host: Weak<Inner>) {
+    loop {
+        let Some(inner) = host.upgrade() else { return };
+        match inner.blobs.expire_uploads().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "uploads that nobody went on with have expired"),
+            Err(error) => tracing::error!(%error, "expired uploads could not be forgotten"),
+        }
+        drop(inner);
+        tokio::time::sleep(EXPIRY_CHECK).await;
+    }
+}

@@ -1,0 +1,175 @@
+//! A package that is put together while it arrives: its held chunks from the store, its others from the body.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use cofferdam_deploy::{Assembly, ChunkRef, ChunkerParams, Host, Named, ProjectName, Supply};
+
+use super::chunks::{Chunks, ChunksError, ListHead, Piece};
+use super::{Source, UploadError};
+
+/// Puts one package together.
+pub(crate) struct Assembled {
+    source: Source,
+    parser: Chunks,
+    assembly: Assembly,
+    /// Chunks of the last frame, which were not asked for yet.
+    frame: VecDeque<Bytes>,
+    /// What kind of archive it is, if its sender said so.
+    pub(crate) media_type: Option<String>,
+}
+
+impl Assembled {
+    /// Reads the list, and leases what it leans on.
+    ///
+    /// # Errors
+    ///
+    /// [`UploadError::NotHeld`] when the project does not hold what the list says, [`UploadError::Chunker`] when it
+    /// was cut by another chunker, and everything else that is wrong with it.
+    pub(crate) async fn open(
+        mut source: Source,
+        host: &Host,
+        project: &ProjectName,
+        max_package: u64,
+    ) -> Result<Self, UploadError> {
+        let mut parser = Chunks::new();
+        let Some(Piece::Head(head)) = next_piece(&mut parser, &mut source).await? else {
+            return Err(ChunksError::Truncated.into());
+        };
+        check(&head, &host.chunker(), max_package)?;
+        let mut assembly = host.assemble(project).await.map_err(UploadError::Host)?;
+        let mut listed = 0;
+        while listed < head.chunks {
+            let Some(Piece::Lines(lines)) = next_piece(&mut parser, &mut source).await? else {
+                return Err(ChunksError::Truncated.into());
+            };
+            listed += lines.len() as u64;
+            let named: Vec<Named> = lines
+                .iter()
+                .map(|line| {
+                    let chunk = ChunkRef {
+                        id: line.id.into(),
+                        bytes: line.bytes,
+                    };
+                    if line.held {
+                        Named::Held(chunk)
+                    } else {
+                        Named::Sent(chunk)
+                    }
+                })
+                .collect();
+            assembly.name(&named).await?;
+        }
+        if assembly.bytes() != head.bytes {
+            return Err(UploadError::List(format!(
+                "its head says {} bytes, and its chunks have {}",
+                head.bytes,
+                assembly.bytes()
+            )));
+        }
+        Ok(Self {
+            source,
+            parser,
+            assembly,
+            frame: VecDeque::new(),
+            media_type: head.media_type,
+        })
+    }
+
+    /// The next bytes of the package, never none; nothing when it is complete.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, UploadError> {
+        match self.assembly.next().await? {
+            Supply::Held(bytes) => Ok(Some(bytes)),
+            Supply::Wanted(chunk) => self.wanted(chunk).await.map(Some),
+            Supply::End => {
+                // The parser refuses a frame that nobody needs.
+                match next_piece(&mut self.parser, &mut self.source).await? {
+                    None => Ok(None),
+                    Some(_) => Err(ChunksError::Trailing.into()),
+                }
+            }
+        }
+    }
+
+    /// The bytes of a chunk that is sent, verified.
+    async fn wanted(&mut self, chunk: ChunkRef) -> Result<Bytes, UploadError> {
+        if self.frame.is_empty() {
+            let piece = next_piece(&mut self.parser, &mut self.source).await?;
+            let Some(Piece::Frame { bytes, stored }) = piece else {
+                return Err(ChunksError::Truncated.into());
+            };
+            self.frame
+                .push_back(blocking(move || decode(bytes, stored)).await?);
+        }
+        let Some(mut rest) = self.frame.pop_front() else {
+            return Err(ChunksError::Truncated.into());
+        };
+        if rest.len() < chunk.bytes as usize {
+            return Err(UploadError::List(
+                "a frame ends in the middle of a chunk".to_owned(),
+            ));
+        }
+        let data = rest.split_to(chunk.bytes as usize);
+        if !rest.is_empty() {
+            self.frame.push_front(rest);
+        }
+        blocking(move || {
+            chunk.verify(&data)?;
+            Ok(data)
+        })
+        .await
+    }
+}
+
+/// The next piece; nothing when the body has ended, and ended well.
+async fn next_piece(
+    parser: &mut Chunks,
+    source: &mut Source,
+) -> Result<Option<Piece>, UploadError> {
+    loop {
+        if let Some(piece) = parser.next()? {
+            return Ok(Some(piece));
+        }
+        match source.next().await? {
+            Some(bytes) => parser.push(&bytes),
+            None => return Ok(parser.finish().map(|()| None)?),
+        }
+    }
+}
+
+fn check(head: &ListHead, chunker: &ChunkerParams, max_package: u64) -> Result<(), UploadError> {
+    let same = serde_json::from_value::<ChunkerParams>(head.chunker.clone())
+        .is_ok_and(|used| used == *chunker);
+    if !same {
+        return Err(UploadError::Chunker);
+    }
+    if head.bytes > max_package {
+        return Err(UploadError::TooLarge { limit: max_package });
+    }
+    if head.bytes == 0 {
+        return Err(UploadError::Empty);
+    }
+    Ok(())
+}
+
+fn decode(bytes: u32, stored: Bytes) -> Result<Bytes, UploadError> {
+    if stored.len() == bytes as usize {
+        return Ok(stored);
+    }
+    // Never more than was announced, whatever the frame says of itself.
+    let decoded = zstd::bulk::decompress(&stored, bytes as usize);
+    match decoded {
+        Ok(decoded) if decoded.len() == bytes as usize => Ok(decoded.into()),
+        _ => Err(UploadError::List(format!(
+            "a frame does not decompress to the {bytes} bytes that it announces"
+        ))),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
+) -> Result<T, UploadError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| UploadError::Host(cofferdam_deploy::Error::Task))?
+}

@@ -1,0 +1,389 @@
+//! Uploads that are resumed.
+
+use std::time::Duration;
+
+use cofferdam_server::BodyLimits;
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::harness::{TestServer, shared, site, site_with};
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
+    answer.headers()[name].to_str().unwrap()
+}
+
+async fn create(server: &TestServer, project: &str, length: Option<usize>) -> String {
+    let request = server.request("POST", &format!("/v1/uploads?project={project}"));
+    let request = match length {
+        Some(length) => request.header("upload-length", length),
+        None => request,
+    };
+    let answer = request
+        .header("upload-complete", "?0")
+        .header("content-type", "application/x-tar")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 201);
+    assert_eq!(header(&answer, "upload-offset"), "0");
+    assert!(header(&answer, "upload-limit").contains("max-age="));
+    header(&answer, "location").to_owned()
+}
+
+async fn patch(
+    server: &TestServer,
+    place: &str,
+    offset: usize,
+    complete: bool,
+    bytes: &[u8],
+) -> Response {
+    server
+        .request("PATCH", place)
+        .header("content-type", "application/partial-upload")
+        .header("upload-offset", offset)
+        .header("upload-complete", if complete { "?1" } else { "?0" })
+        .body(bytes.to_vec())
+        .send()
+        .await
+        .unwrap()
+}
+
+async fn offset(server: &TestServer, place: &str) -> usize {
+    let answer = server.request("HEAD", place).send().await.unwrap();
+    assert!(answer.status().is_success());
+    assert_eq!(header(&answer, "cache-control"), "no-store");
+    header(&answer, "upload-offset").parse().unwrap()
+}
+
+async fn problem(answer: Response) -> (StatusCode, Value) {
+    let status = answer.status();
+    assert_eq!(header(&answer, "content-type"), "application/problem+json");
+    (status, answer.json().await.unwrap())
+}
+
+async fn deploy(server: &TestServer, project: &str, place: &str, head: Value) -> Response {
+    let upload = place.rsplit('/').next().unwrap();
+    server
+        .request("POST", &format!("/v1/projects/{project}/deployments"))
+        .header("content-type", "application/json")
+        .body(json!({ "head": head, "upload": upload }).to_string())
+        .send()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_in_pieces_becomes_a_deployment_once() {
+    let server = shared();
+    let package = site_with(&noise(1, 900_000));
+    let place = create(&server, "pieces", Some(package.len())).await;
+    let mut at = 0;
+    for length in [1, 5000, 600_000] {
+        let answer = patch(&server, &place, at, false, &package[at..at + length]).await;
+        at += length;
+        assert_eq!(answer.status(), 204);
+        assert_eq!(header(&answer, "upload-offset"), at.to_string());
+        assert_eq!(header(&answer, "upload-complete"), "?0");
+        assert_eq!(offset(&server, &place).await, at);
+    }
+    let early = deploy(&server, "pieces", &place, json!({})).await;
+    assert_eq!(problem(early).await.0, 409);
+    let last = patch(&server, &place, at, true, &package[at..]).await;
+    assert_eq!(last.status(), 204);
+    assert_eq!(header(&last, "upload-complete"), "?1");
+    let shown = server.get(&place).await;
+    assert_eq!(
+        (&shown["complete"], &shown["offset"]),
+        (&json!(true), &json!(package.len()))
+    );
+
+    // A head that is refused leaves the upload where it is, and another project does not see it.
+    let digest = json!({ "digest": { "blake3": "0" } });
+    assert!(
+        deploy(&server, "pieces", &place, digest)
+            .await
+            .status()
+            .is_client_error()
+    );
+    let stranger = deploy(&server, "pieces-of-others", &place, json!({})).await;
+    assert_eq!(problem(stranger).await.0, 404);
+
+    let digest = blake3::hash(&package).to_hex().to_string();
+    let head = json!({ "digest": { "blake3": digest } });
+    let answer = deploy(&server, "pieces", &place, head.clone()).await;
+    assert_eq!(answer.status(), 202);
+    let record: Value = answer.json().await.unwrap();
+    assert_eq!(record["package"]["received"], package.len());
+    assert_eq!(record["package"]["blake3"], digest);
+    assert_eq!(record["package"]["media_type"], "application/x-tar");
+    let record = server.ended(record["id"].as_str().unwrap()).await;
+    assert_eq!(record["status"], "succeeded", "{record}");
+    let again = deploy(&server, "pieces", &place, head).await;
+    assert_eq!(problem(again).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_deployment_of_an_upload_whose_answer_was_lost_is_asked_for_again_by_its_key() {
+    let server = shared();
+    let package = site();
+    let place = create(&server, "lost", None).await;
+    assert_eq!(
+        patch(&server, &place, 0, true, &package).await.status(),
+        204
+    );
+    let upload = place.rsplit('/').next().unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let answer = server
+            .request("POST", "/v1/projects/lost/deployments")
+            .header("content-type", "application/json")
+            .header("idempotency-key", upload)
+            .body(json!({ "upload": upload }).to_string())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 202);
+        let record: Value = answer.json().await.unwrap();
+        ids.push(record["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn a_wrong_offset_is_a_conflict_that_names_the_right_one() {
+    let server = shared();
+    let place = create(&server, "offsets", None).await;
+    assert_eq!(
+        patch(&server, &place, 0, false, b"12345").await.status(),
+        204
+    );
+    for wrong in [0, 4, 6] {
+        let (status, problem) = problem(patch(&server, &place, wrong, false, b"x").await).await;
+        assert_eq!(status, 409);
+        assert_eq!(
+            problem["type"],
+            "https://iana.org/assignments/http-problem-types#mismatching-upload-offset"
+        );
+        assert_eq!(problem["expected-offset"], 5);
+        assert_eq!(problem["provided-offset"], wrong);
+    }
+    assert_eq!(offset(&server, &place).await, 5);
+    assert_eq!(patch(&server, &place, 5, true, b"6").await.status(), 204);
+    let (status, problem) = problem(patch(&server, &place, 6, true, b"7").await).await;
+    assert_eq!(status, 409);
+    assert!(
+        problem["type"]
+            .as_str()
+            .unwrap()
+            .ends_with("#completed-upload")
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_length_or_the_draft_is_refused_and_costs_nothing() {
+    let server = shared();
+    let place = create(&server, "lengths", Some(10)).await;
+    let short = patch(&server, &place, 0, true, b"only five").await;
+    let (status, why) = problem(short).await;
+    assert_eq!(status, 400);
+    assert!(
+        why["type"]
+            .as_str()
+            .unwrap()
+            .ends_with("#inconsistent-upload-length")
+    );
+    let long = patch(&server, &place, 0, false, b"more than ten").await;
+    assert_eq!(problem(long).await.0, 400);
+    assert_eq!(offset(&server, &place).await, 0);
+    let plain = server
+        .request("PATCH", &place)
+        .body("x")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(problem(plain).await.0, 415);
+    let unsaid = server
+        .request("PATCH", &place)
+        .header("content-type", "application/partial-upload")
+        .header("upload-offset", 0)
+        .send();
+    assert_eq!(problem(unsaid.await.unwrap()).await.0, 400);
+    let nowhere = server.request("POST", "/v1/uploads").send().await.unwrap();
+    assert_eq!(problem(nowhere).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_newer_writer_takes_over_and_nothing_that_arrived_is_lost() {
+    let server = shared();
+    let package = site_with(&noise(2, 400_000));
+    let place = create(&server, "two", None).await;
+    let length = package.len();
+    let headers = format!(
+        "Content-Type: application/partial-upload\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\nContent-Length: {length}\r\n"
+    );
+    let mut older = server.begin(&format!("PATCH {place}"), &headers).await;
+    older.send(&package[..300_000]).await;
+    server.eventually(&place, |_| true).await;
+    // Whoever asks for the offset ends the older request first, so what it says holds.
+    let mut now = 0;
+    while now < 300_000 {
+        now = offset(&server, &place).await;
+        if now < 300_000 {
+            // The server had not read all of it: what is left is sent again below.
+            break;
+        }
+    }
+    let answer = older.answer().await;
+    assert_eq!((answer.status, answer.code()), (409, "conflict".to_owned()));
+    assert_eq!(
+        patch(&server, &place, now, true, &package[now..])
+            .await
+            .status(),
+        204
+    );
+    let answer = deploy(&server, "two", &place, json!({})).await;
+    let record: Value = answer.json().await.unwrap();
+    let digest = blake3::hash(&package).to_hex().to_string();
+    assert_eq!(record["package"]["blake3"], digest);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_leaves_everything_that_arrived() {
+    let server = shared();
+    let package = site_with(&noise(3, 300_000));
+    let place = create(&server, "broken", Some(package.len())).await;
+    let headers = format!(
+        "Content-Type: application/partial-upload\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\nContent-Length: {}\r\n",
+        package.len()
+    );
+    let mut raw = server.begin(&format!("PATCH {place}"), &headers).await;
+    raw.send(&package[..200_000]).await;
+    raw.0.set_zero_linger().unwrap_or_default();
+    drop(raw);
+    let mut told = 0;
+    for _ in 0..3 {
+        let now = offset(&server, &place).await;
+        assert!(now >= told && now <= 200_000);
+        told = now;
+    }
+    assert_eq!(
+        patch(&server, &place, told, true, &package[told..])
+            .await
+            .status(),
+        204
+    );
+}
+
+#[tokio::test]
+async fn who_may_not_deploy_the_project_does_not_see_its_uploads() {
+    let server = shared();
+    let place = create(&server, "hidden", None).await;
+    let anonymous = server.anonymous("HEAD", &place).send().await.unwrap();
+    assert_eq!(anonymous.status(), 401);
+    let unknown = server
+        .request("GET", "/v1/uploads/not-one")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(problem(unknown).await.0, 404);
+    let gone = server.request("DELETE", &place).send().await.unwrap();
+    assert_eq!(gone.status(), 204);
+    let gone = server.request("HEAD", &place).send().await.unwrap();
+    assert_eq!(gone.status(), 404);
+    let gone = server.request("DELETE", &place).send().await.unwrap();
+    assert_eq!(problem(gone).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_package_in_chunks_may_come_through_an_upload_and_leaves_none() {
+    let server = shared();
+    // The smallest such package: one chunk, which is sent as it is.
+    let package = site();
+    let head = json!({
+        "chunker": cofferdam_deploy::ChunkerParams::default(),
+        "chunks": 1,
+        "bytes": package.len(),
+    })
+    .to_string();
+    let length = u32::try_from(package.len()).unwrap().to_le_bytes();
+    let mut body = b"CFDMCHKS\x01\0\0\0".to_vec();
+    body.extend(u32::try_from(head.len()).unwrap().to_le_bytes());
+    body.extend(head.as_bytes());
+    body.extend(length);
+    body.extend(blake3::hash(&package).as_bytes());
+    body.extend(length);
+    body.extend(length);
+    body.extend(&package);
+    let answer = server
+        .request("POST", "/v1/uploads?project=framed")
+        .header("upload-complete", "?1")
+        .header("content-type", "application/vnd.cofferdam.chunks")
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 201);
+    assert_eq!(header(&answer, "upload-complete"), "?1");
+    let place = header(&answer, "location").to_owned();
+    let answer = deploy(&server, "framed", &place, json!({})).await;
+    assert_eq!(answer.status(), 202);
+    let record: Value = answer.json().await.unwrap();
+    assert_eq!(record["package"]["bytes"], package.len());
+    let record = server.ended(record["id"].as_str().unwrap()).await;
+    assert_eq!(record["status"], "succeeded", "{record}");
+    let gone = server.request("GET", &place).send().await.unwrap();
+    assert_eq!(gone.status(), 404);
+}
+
+#[tokio::test]
+async fn the_digest_that_the_last_request_names_is_checked() {
+    use base64::Engine as _;
+    let server = shared();
+    let place = create(&server, "digest", None).await;
+    let wrong = base64::engine::general_purpose::STANDARD.encode([7; 32]);
+    let answer = server
+        .request("PATCH", &place)
+        .header("content-type", "application/partial-upload")
+        .header("upload-offset", 0)
+        .header("upload-complete", "?1")
+        .header("repr-digest", format!("sha-256=:{wrong}:"))
+        .body("anything")
+        .send()
+        .await
+        .unwrap();
+    let (status, problem) = problem(answer).await;
+    assert_eq!(
+        (status.as_u16(), &problem["code"]),
+        (422, &json!("digest_mismatch"))
+    );
+    let gone = server.request("GET", &place).send().await.unwrap();
+    assert_eq!(gone.status(), 404);
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_goes_on_with_expires() {
+    let server = TestServer::start(|options| {
+        options.storage.upload_ttl = Duration::from_millis(300);
+        options.body = BodyLimits::default();
+    });
+    let place = create(&server, "expiring", None).await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = server.request("GET", &place).send().await.unwrap();
+        if answer.status() == 404 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let late = patch(&server, &place, 0, true, b"late").await;
+    assert_eq!(problem(late).await.0, 404);
+}
