@@ -13,6 +13,7 @@
 //! | `reproducing` | the same release from two servers |
 //! | `secrets` | a secret that a step says in every way, and that is seen nowhere |
 //! | `policy` | ceilings, refusals with their line, and caches |
+//! | `uploading` | packages sent without what the server has, and over links that break |
 //! | `watching` | events joined late, resumed, and left |
 //! | `queueing` | one deployment of a project at a time: queue, lease, keys, holds, the cap on steps |
 //! | `cancelling` | what is cancelled has stopped when that is acknowledged |
@@ -78,5 +79,7 @@ mod serving;
 mod storing;
 #[path = "e2e/tutorial.rs"]
 mod tutorial;
+#[path = "e2e/uploading.rs"]
+mod uploading;
 #[path = "e2e/watching.rs"]
 mod watching;

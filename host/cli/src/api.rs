@@ -1,6 +1,7 @@
 //! The client's side of the HTTP interface: one server, one token, JSON in and out.
 
 pub(crate) mod follow;
+pub(crate) mod resume;
 pub(crate) mod sse;
 pub(crate) mod upload;
 

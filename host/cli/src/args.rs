@@ -11,11 +11,13 @@ mod token;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use cofferdam_deploy::units::{Milliseconds, Size};
 
+use crate::delivery::Limits;
 use crate::plugin::PluginFile;
 use crate::project::Project;
 
@@ -167,6 +169,23 @@ pub(crate) struct PackageArgs {
     /// Compress a directory with zstd on its way: for slow links. The server then stores it whole, every time
     #[arg(long)]
     pub(crate) compress: bool,
+    /// Send what has more bytes than this to an upload that can be resumed [default: 64 MiB]
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub(crate) resumable_bytes: Option<u64>,
+    /// Give an upload up after so many seconds in vain [default: 60]
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    pub(crate) patience: Option<u64>,
+}
+
+impl PackageArgs {
+    /// When a package is sent in which way.
+    pub(crate) fn limits(&self) -> Limits {
+        let limits = Limits::default();
+        Limits {
+            resumable_bytes: self.resumable_bytes.unwrap_or(limits.resumable_bytes),
+            patience: self.patience.map_or(limits.patience, Duration::from_secs),
+        }
+    }
 }
 
 /// Which server, and by what right.
@@ -227,6 +246,9 @@ pub(crate) struct ListenArgs {
     /// How often the room of removed packages is given back at least, beside everything else; 0s for only when asked
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub(crate) collect_interval: Milliseconds,
+    /// Close a pack at so many bytes [default: 64 MiB]
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub(crate) pack_bytes: Option<u64>,
     /// How the server's own log is written to standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

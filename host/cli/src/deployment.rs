@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cofferdam_deploy::{Head, NameError, Policy, ProjectName};
+use reqwest::Response;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
@@ -16,10 +17,11 @@ use crate::api::follow::Follow;
 use crate::api::upload::{Answer, Sent};
 use crate::args::PackageArgs;
 use crate::cmd::plugin::words;
+use crate::delivery::{Delivery, FIRST_WAIT, LONGEST_WAIT, Limits, Order, Way};
 use crate::exit::Failure;
 use crate::fetch::{self, Fetched};
 use crate::manifest::Manifest;
-use crate::package::{self, Source};
+use crate::package::Source;
 use crate::plugin::{PluginFile, PluginName};
 use crate::project::Project;
 use crate::signal::Interrupt;
@@ -30,6 +32,10 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How long after ctrl-c the server may take to say that the package is durable.
 const DETACH: Duration = Duration::from_secs(5);
+
+/// How often a package is sent again as a new deployment when it did not get through: the second time it goes to an
+/// upload that is resumed by itself.
+const ATTEMPTS: usize = 3;
 
 /// Between two questions after that.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -44,6 +50,7 @@ pub(crate) struct Job {
     source: Source,
     head: Value,
     compress: bool,
+    limits: Limits,
     /// What the request is called, when it may be sent again.
     key: Option<String>,
     plugins: Vec<PluginFile>,
@@ -83,6 +90,7 @@ impl Job {
             source,
             head,
             compress: arguments.compress,
+            limits: arguments.limits(),
             key: None,
             plugins: arguments.plugins.clone(),
             listed: manifest.plugins,
@@ -172,26 +180,27 @@ impl Job {
     ) -> Result<Value, Failure> {
         let mut attend = Attend::new(ui, interrupt);
         judged(&attend.during(self.check(api)).await??)?;
-        let package = attend
-            .during(package::open(self.source, self.compress))
-            .await??;
-        attend
-            .ui
-            .begin(self.project.as_str(), package.files, package.bytes);
         let sent = Arc::clone(&attend.sent);
-        let key = self.key.as_deref();
-        let request = api.deploy(
-            &self.project,
-            &self.head,
-            key,
-            package,
-            Answer::Record,
-            &sent,
-        );
-        let answer = attend.during(request).await??;
-        let record = attend.during(api.json(answer)).await??;
-        attend.tick();
-        Ok(record)
+        let mut delivery = attend.during(self.delivery(api, &sent)).await??;
+        let (files, bytes) = delivery.size();
+        attend.ui.begin(self.project.as_str(), files, bytes);
+        let mut way = Way::Best;
+        let mut attempts = Attempts::new(delivery.is_repeatable());
+        loop {
+            let request = delivery.send(way, Answer::Record);
+            match attend.during(request).await? {
+                Ok(answer) => {
+                    let record = attend.during(api.json(answer)).await??;
+                    attend.tick();
+                    return Ok(record);
+                }
+                Err(failure) => {
+                    let why = attempts.again(&failure, &sent).ok_or(failure)?;
+                    attend.again(&why, &mut attempts).await?;
+                    way = Way::Sure;
+                }
+            }
+        }
     }
 
     /// Sends the package and follows the deployment to its end. How it ended is the outcome's, not an error.
@@ -209,43 +218,121 @@ impl Job {
         let mut attend = Attend::new(ui, interrupt);
         judged(&attend.during(self.check(api)).await??)?;
         let sent = Arc::clone(&attend.sent);
-        let package = attend
-            .during(package::open(self.source, self.compress))
-            .await??;
-        attend
-            .ui
-            .begin(self.project.as_str(), package.files, package.bytes);
-        let key = self.key.as_deref();
-        let request = api.deploy(
-            &self.project,
-            &self.head,
-            key,
-            package,
-            Answer::Events,
-            &sent,
-        );
-        let answer = attend.during(request).await??;
-        let mut follow = attend.during(Follow::answer(api, answer)).await??;
+        let mut delivery = attend.during(self.delivery(api, &sent)).await??;
+        let (files, bytes) = delivery.size();
+        attend.ui.begin(self.project.as_str(), files, bytes);
+        let mut way = Way::Best;
+        let mut attempts = Attempts::new(delivery.is_repeatable());
         loop {
-            match attend.during(follow.next()).await {
-                Ok(Ok(Some(events))) => {
-                    // The upload's end is said before what followed from it.
-                    attend.tick();
-                    events.iter().for_each(|event| attend.ui.event(event));
-                    attend.ui.flush();
+            let request = delivery.send(way, Answer::Events);
+            let answer = match attend.during(request).await? {
+                Ok(answer) => answer,
+                Err(failure) => {
+                    let why = attempts.again(&failure, &sent).ok_or(failure)?;
+                    attend.again(&why, &mut attempts).await?;
+                    way = Way::Sure;
+                    continue;
                 }
-                Ok(Ok(None)) => break,
-                // The packer's own reason says more than the server's "upload interrupted".
-                Ok(Err(failure)) => return Err(sent.take_failure().unwrap_or(failure)),
-                Err(_) => return Err(left(api, follow.id(), &sent, interrupt).await),
+            };
+            let followed = follow(api, &mut attend, answer, interrupt).await;
+            if let Some(failure) = sent.take_failure() {
+                return Err(failure);
+            }
+            let id = followed?;
+            let outcome = Outcome::of(&id, api.record(&id).await?);
+            match attempts.once_more(&outcome, &sent) {
+                Some((why, next)) => {
+                    attend.again(&why, &mut attempts).await?;
+                    way = next;
+                }
+                None => return Ok(outcome),
             }
         }
-        if let Some(failure) = sent.take_failure() {
-            return Err(failure);
+    }
+
+    async fn delivery<'a>(
+        &'a self,
+        api: &'a Api,
+        sent: &Arc<Sent>,
+    ) -> Result<Delivery<'a>, Failure> {
+        let order = Order {
+            project: &self.project,
+            head: &self.head,
+            key: self.key.as_deref(),
+            source: &self.source,
+            compress: self.compress,
+            limits: self.limits,
+        };
+        Delivery::new(api, order, sent).await
+    }
+}
+
+/// Follows the deployment that an answer is about to its end, and returns its id.
+async fn follow(
+    api: &Api,
+    attend: &mut Attend<'_>,
+    answer: Response,
+    interrupt: &Interrupt,
+) -> Result<String, Failure> {
+    let sent = Arc::clone(&attend.sent);
+    let mut follow = attend.during(Follow::answer(api, answer)).await??;
+    loop {
+        match attend.during(follow.next()).await {
+            Ok(Ok(Some(events))) => {
+                // The upload's end is said before what followed from it.
+                attend.tick();
+                events.iter().for_each(|event| attend.ui.event(event));
+                attend.ui.flush();
+            }
+            Ok(Ok(None)) => return Ok(follow.id().unwrap_or_default().to_owned()),
+            // The packer's own reason says more than the server's "upload interrupted".
+            Ok(Err(failure)) => return Err(sent.take_failure().unwrap_or(failure)),
+            Err(_) => return Err(left(api, follow.id(), &sent, interrupt).await),
         }
-        let id = follow.id().unwrap_or_default().to_owned();
-        let record = api.record(&id).await?;
-        Ok(Outcome::of(&id, record))
+    }
+}
+
+/// How often a package is sent again when it did not get through.
+struct Attempts {
+    left: usize,
+    wait: Duration,
+}
+
+impl Attempts {
+    fn new(repeatable: bool) -> Attempts {
+        Attempts {
+            left: if repeatable { ATTEMPTS } else { 0 },
+            wait: FIRST_WAIT,
+        }
+    }
+
+    /// Why it is worth sending again after this failure; nothing when it is not.
+    fn again(&mut self, failure: &Failure, sent: &Sent) -> Option<String> {
+        // When everything was sent, the answer alone is missing, and the deployment may well have begun.
+        let broke = matches!(failure, Failure::Unreachable(_)) && !sent.complete();
+        let sent_before = sent.bytes() > 0;
+        self.take(broke && sent_before, failure)
+    }
+
+    /// Why it is worth sending again after this end, and how; nothing when it is not.
+    fn once_more(&mut self, outcome: &Outcome, sent: &Sent) -> Option<(String, Way)> {
+        let problem = outcome.problem.as_ref()?;
+        let (on_the_way, way) = match problem.code.as_str() {
+            "upload_interrupted" => (true, Way::Sure),
+            // What could not be read is among what is missing, the next time one asks.
+            "chunks_missing" if self.left == ATTEMPTS => (true, Way::Best),
+            "chunks_missing" => (true, Way::Sure),
+            // A chunk that did not arrive as it was sent; a package that is not what its user promised stays so.
+            "digest_mismatch" => (sent.progress().spared > 0, Way::Sure),
+            _ => (false, Way::Sure),
+        };
+        let why = self.take(on_the_way, &problem.message)?;
+        Some((why, way))
+    }
+
+    fn take(&mut self, worthwhile: bool, why: impl std::fmt::Display) -> Option<String> {
+        self.left = self.left.checked_sub(1).filter(|_| worthwhile)?;
+        Some(why.to_string())
     }
 }
 
@@ -340,7 +427,15 @@ impl<'a> Attend<'a> {
     }
 
     fn tick(&mut self) {
-        self.ui.tick(self.sent.bytes(), self.sent.complete());
+        self.ui.tick(&self.sent.progress());
+    }
+
+    /// Says that the package is sent again, and waits a while before.
+    async fn again(&mut self, why: &str, attempts: &mut Attempts) -> Result<(), Failure> {
+        self.ui.again(&format!("sending the package again: {why}"));
+        let wait = attempts.wait;
+        attempts.wait = (wait * 2).min(LONGEST_WAIT);
+        self.during(tokio::time::sleep(wait)).await
     }
 
     /// Waits for `what`, or for the user to lose patience.

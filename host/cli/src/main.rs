@@ -29,6 +29,7 @@ mod advice;
 mod api;
 mod args;
 mod cmd;
+mod delivery;
 mod deployment;
 mod event;
 mod exit;

@@ -26,7 +26,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-pub(crate) use walk::plan;
+pub(crate) use walk::{fingerprint, plan};
 
 /// The client's own description of a package, at its top.
 pub(crate) const MANIFEST: &str = "cofferdam.toml";

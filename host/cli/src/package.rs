@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
 use bytes::{Bytes, BytesMut};
@@ -112,33 +113,136 @@ pub(crate) struct Package {
     pub(crate) media_type: &'static str,
     /// Exact length, when it is known before the end.
     pub(crate) bytes: Option<u64>,
-    /// Regular files in it, when it was packed here.
-    pub(crate) files: Option<u64>,
     /// The bytes, in order; an error is the last thing in it. Its end without an error is the package's end.
     pub(crate) parts: mpsc::Receiver<Result<Bytes, Error>>,
 }
 
-/// Opens `source`: plans a directory, or looks at the first bytes of an archive.
+/// A package that was looked at: what it is, and how long.
 ///
-/// The reading thread ends when [`Package::parts`] is dropped; one that waits in a read of standard input ends
-/// with the process.
-///
-/// # Errors
-///
-/// Whatever makes the package impossible before its first byte.
-pub(crate) async fn open(source: Source, compress: bool) -> Result<Package, Error> {
+/// It is opened as often as it has to be sent, but for standard input, which is read once.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What the bytes are.
+    pub(crate) media_type: &'static str,
+    /// Exact length, when it is known before the end.
+    pub(crate) bytes: Option<u64>,
+    /// Regular files in it, when it is packed here.
+    pub(crate) files: Option<u64>,
+    from: Origin,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Directory { plan: Arc<Plan>, compress: bool },
+    Archive(PathBuf),
+    Once(Option<Package>),
+}
+
+/// Which bytes of a package are wanted, and what is to be said of all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// These are read, and left out.
+    pub(crate) skip: u64,
+    /// Gets the BLAKE3 of the whole package when it was read to its end.
+    pub(crate) digest: Option<oneshot::Sender<String>>,
+}
+
+impl Prepared {
+    /// Looks at `source`: plans a directory, or reads the first bytes of an archive.
+    ///
+    /// # Errors
+    ///
+    /// Whatever makes the package impossible before its first byte.
+    pub(crate) async fn of(source: &Source, compress: bool) -> Result<Prepared, Error> {
+        if let Source::Directory(path) = source {
+            let path = path.clone();
+            let plan = blocking(move || Ok(pack::plan(&path)?)).await?;
+            return Ok(Prepared {
+                media_type: if compress {
+                    "application/zstd"
+                } else {
+                    "application/x-tar"
+                },
+                bytes: (!compress).then_some(plan.tar_bytes),
+                files: Some(plan.files),
+                from: Origin::Directory {
+                    plan: Arc::new(plan),
+                    compress,
+                },
+            });
+        }
+        let package = open_archive(source, Wanted::default()).await?;
+        let (media_type, bytes) = (package.media_type, package.bytes);
+        let from = match source {
+            // A pipe with a name is read once, as standard input is.
+            Source::Archive(path) if bytes.is_some() => Origin::Archive(path.clone()),
+            _ => Origin::Once(Some(package)),
+        };
+        Ok(Prepared {
+            media_type,
+            bytes,
+            files: None,
+            from,
+        })
+    }
+
+    /// Whether it can be opened again, with the same bytes and a length that is known.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        match &self.from {
+            Origin::Directory { compress, .. } => !compress,
+            Origin::Archive(_) => true,
+            Origin::Once(_) => false,
+        }
+    }
+
+    /// Something that changes whenever the package is likely to have changed: names, lengths and times of its
+    /// files. Whether it really did not, its digest says in the end.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.media_type.as_bytes());
+        match &self.from {
+            Origin::Directory { plan, .. } => plan.fingerprint(&mut hasher),
+            Origin::Archive(path) => pack::fingerprint(path, &mut hasher),
+            Origin::Once(_) => {}
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Opens it. The reading thread ends when [`Package::parts`] is dropped; one that waits in a read of standard
+    /// input ends with the process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] for standard input that was read already, [`Error::Read`] for what cannot be read.
+    pub(crate) async fn open(&mut self, wanted: Wanted) -> Result<Package, Error> {
+        let (plan, compress) = match &mut self.from {
+            Origin::Directory { plan, compress } => (Arc::clone(plan), *compress),
+            Origin::Archive(path) => {
+                return open_archive(&Source::Archive(path.clone()), wanted).await;
+            }
+            Origin::Once(package) => {
+                return package.take().ok_or_else(|| {
+                    Error::Argument(
+                        "standard input was read already and cannot be sent again".to_owned(),
+                    )
+                });
+            }
+        };
+        let (sender, parts) = mpsc::channel(PARTS);
+        spawn(move || send_directory(&plan, compress, wanted, sender))?;
+        Ok(Package {
+            media_type: self.media_type,
+            bytes: self.bytes,
+            parts,
+        })
+    }
+}
+
+async fn open_archive(source: &Source, wanted: Wanted) -> Result<Package, Error> {
     let (opened, open) = oneshot::channel();
     let (sender, parts) = mpsc::channel(PARTS);
-    thread::Builder::new()
-        .name("package".to_owned())
-        .spawn(move || match source {
-            Source::Directory(path) => send_directory(&path, compress, opened, sender),
-            Source::Archive(_) | Source::Stdin => send_archive(&source, opened, &sender),
-        })
-        .map_err(|source| Error::Read {
-            what: "the package (no thread could be started)".to_owned(),
-            source,
-        })?;
+    let source = source.clone();
+    spawn(move || send_archive(&source, opened, wanted, sender))?;
     let opening = open.await.map_err(|_| Error::Read {
         what: "the package".to_owned(),
         source: io::Error::other("its reader stopped"),
@@ -146,49 +250,52 @@ pub(crate) async fn open(source: Source, compress: bool) -> Result<Package, Erro
     Ok(Package {
         media_type: opening.media_type,
         bytes: opening.bytes,
-        files: opening.files,
         parts,
     })
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    thread::Builder::new()
+        .name("package".to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(|source| Error::Read {
+            what: "the package (no thread could be started)".to_owned(),
+            source,
+        })
+}
+
+/// Does what blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::Read {
+            what: "the package".to_owned(),
+            source: io::Error::other("its reader stopped"),
+        })?
 }
 
 /// What is known before the first part.
 struct Opening {
     media_type: &'static str,
     bytes: Option<u64>,
-    files: Option<u64>,
 }
 
 type Opened = oneshot::Sender<Result<Opening, Error>>;
 type Parts = mpsc::Sender<Result<Bytes, Error>>;
 
-fn send_directory(path: &Path, compress: bool, opened: Opened, parts: Parts) {
-    let plan = match pack::plan(path) {
-        Ok(plan) => plan,
-        Err(error) => {
-            let _ = opened.send(Err(error.into()));
-            return;
-        }
-    };
-    let opening = Opening {
-        media_type: if compress {
-            "application/zstd"
-        } else {
-            "application/x-tar"
-        },
-        bytes: (!compress).then_some(plan.tar_bytes),
-        files: Some(plan.files),
-    };
-    if opened.send(Ok(opening)).is_err() {
-        return;
-    }
-    let mut sink = Sink::new(parts);
+fn send_directory(plan: &Plan, compress: bool, wanted: Wanted, parts: Parts) {
+    let mut sink = Sink::new(parts, wanted);
     let written = if compress {
-        write_compressed(&plan, &mut sink)
+        write_compressed(plan, &mut sink)
     } else {
         plan.write(&mut sink).map_err(Error::from)
     };
     match written {
-        Ok(()) | Err(Error::Pack(pack::Error::Abandoned)) => {}
+        Ok(()) => sink.end(),
+        Err(Error::Pack(pack::Error::Abandoned)) => {}
         Err(error) => {
             let _ = sink.parts.blocking_send(Err(error));
         }
@@ -207,7 +314,7 @@ fn write_compressed(plan: &Plan, sink: &mut Sink) -> Result<(), Error> {
     sink.flush().map_err(|_| pack::Error::Abandoned.into())
 }
 
-fn send_archive(source: &Source, opened: Opened, parts: &Parts) {
+fn send_archive(source: &Source, opened: Opened, wanted: Wanted, parts: Parts) {
     let what = source.label();
     let mut reader: Box<dyn Read> = Box::new(io::stdin());
     let mut bytes = None;
@@ -245,34 +352,36 @@ fn send_archive(source: &Source, opened: Opened, parts: &Parts) {
     let opening = Opening {
         media_type: media_type(&part[..filled]),
         bytes,
-        files: None,
     };
     if opened.send(Ok(opening)).is_err() {
         return;
     }
 
+    let mut sink = Sink::new(parts, wanted);
     let mut total = 0;
     while filled > 0 {
-        part.truncate(filled);
         total += filled as u64;
-        if parts.blocking_send(Ok(part.freeze())).is_err() {
+        if sink.write_all(&part[..filled]).is_err() || sink.flush().is_err() {
             return;
         }
-        part = BytesMut::zeroed(PART);
         filled = match read(&mut reader, &mut part) {
             Ok(read) => read,
             Err(source) => {
-                let _ = parts.blocking_send(Err(Error::Read { what, source }));
+                let _ = sink.parts.blocking_send(Err(Error::Read { what, source }));
                 return;
             }
         };
     }
     if bytes.is_some_and(|bytes| bytes != total) {
-        let _ = parts.blocking_send(Err(Error::Pack(pack::Error::Changed {
-            path: what,
-            what: "changed its size",
-        })));
+        let _ = sink
+            .parts
+            .blocking_send(Err(Error::Pack(pack::Error::Changed {
+                path: what,
+                what: "changed its size",
+            })));
+        return;
     }
+    sink.end();
 }
 
 fn read(reader: &mut dyn Read, into: &mut [u8]) -> io::Result<usize> {
@@ -300,17 +409,22 @@ fn media_type(start: &[u8]) -> &'static str {
     }
 }
 
-/// Gathers small writes into parts.
+/// Gathers small writes into parts, without the first bytes if they are not wanted.
 struct Sink {
     parts: Parts,
     buffer: BytesMut,
+    skip: u64,
+    /// Of everything, wanted or not.
+    digest: Option<(blake3::Hasher, oneshot::Sender<String>)>,
 }
 
 impl Sink {
-    fn new(parts: Parts) -> Sink {
+    fn new(parts: Parts, wanted: Wanted) -> Sink {
         Sink {
             parts,
             buffer: BytesMut::with_capacity(PART),
+            skip: wanted.skip,
+            digest: wanted.digest.map(|digest| (blake3::Hasher::new(), digest)),
         }
     }
 
@@ -323,12 +437,25 @@ impl Sink {
             .blocking_send(Ok(part.freeze()))
             .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
+
+    /// Says what the digest of everything is, before anybody sees the end.
+    fn end(self) {
+        if let Some((hasher, digest)) = self.digest {
+            let _ = digest.send(hasher.finalize().to_hex().to_string());
+        }
+    }
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(PART - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..taken]);
+        let bytes = &bytes[..taken];
+        if let Some((hasher, _)) = &mut self.digest {
+            hasher.update(bytes);
+        }
+        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(taken);
+        self.skip -= skipped as u64;
+        self.buffer.extend_from_slice(&bytes[skipped..]);
         if self.buffer.len() == PART {
             self.send()?;
         }

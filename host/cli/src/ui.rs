@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::api::upload::Progress;
 use crate::event::{Event, Problem};
 use crate::exit::Failure;
 use live::Live;
@@ -32,6 +33,8 @@ pub(crate) struct Ui {
     lines: String,
     began: Instant,
     upload: Option<Upload>,
+    /// The package's bytes, if they are known.
+    total: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -47,6 +50,7 @@ enum Screen {
 /// An upload that is under way.
 #[derive(Debug)]
 struct Upload {
+    breaks: u64,
     began: Instant,
     said: Instant,
     total: Option<u64>,
@@ -123,44 +127,74 @@ impl Ui {
             lines: String::new(),
             began: Instant::now(),
             upload: None,
+            total: None,
         }
     }
 
     /// The package is known and its first byte is about to go.
     pub(crate) fn begin(&mut self, project: &str, files: Option<u64>, bytes: Option<u64>) {
         self.began = Instant::now();
-        if matches!(self.screen, Screen::Json) {
-            return;
+        if !matches!(self.screen, Screen::Json) {
+            transcript::begin(&mut self.lines, self.paint, project, files, bytes);
         }
-        transcript::begin(&mut self.lines, self.paint, project, files, bytes);
+        self.total = bytes;
+        self.upload();
+    }
+
+    /// The package is about to be sent again.
+    pub(crate) fn again(&mut self, why: &str) {
+        self.transcript.close();
+        self.note(why);
+        self.upload();
+    }
+
+    fn upload(&mut self) {
+        let now = Instant::now();
         self.upload = Some(Upload {
-            began: self.began,
-            said: self.began,
-            total: bytes,
+            breaks: 0,
+            began: now,
+            said: now,
+            total: self.total,
         });
         self.flush();
         if let Screen::Live(live) = &mut self.screen {
-            live.upload(bytes);
+            live.upload(self.total);
         }
     }
 
-    /// The upload is at `sent` bytes; `complete` when that is all of it. Also moves whatever moves.
-    pub(crate) fn tick(&mut self, sent: u64, complete: bool) {
+    /// The upload is this far. Also moves whatever moves.
+    pub(crate) fn tick(&mut self, progress: &Progress) {
         if let Some(upload) = &mut self.upload {
-            if complete {
-                transcript::sent(&mut self.lines, self.paint, sent, upload.began.elapsed());
+            let taken = upload.began.elapsed();
+            let is_json = matches!(self.screen, Screen::Json);
+            if progress.breaks > upload.breaks && !is_json {
+                upload.breaks = progress.breaks;
+                transcript::broke(&mut self.lines, self.paint, progress);
+            }
+            if progress.complete {
+                if is_json {
+                    let said = json!({
+                        "kind": "sent",
+                        "sent_bytes": progress.sent,
+                        "spared_bytes": progress.spared,
+                        "breaks": progress.breaks,
+                    });
+                    self.lines.push_str(&format!("{said}\n"));
+                } else {
+                    transcript::sent(&mut self.lines, self.paint, progress, taken);
+                }
                 self.upload = None;
             } else if matches!(self.screen, Screen::Plain) && upload.said.elapsed() > STILL_SENDING
             {
                 upload.said = Instant::now();
-                transcript::sending(&mut self.lines, sent, upload.total, upload.began.elapsed());
+                transcript::sending(&mut self.lines, progress, upload.total, taken);
             }
         }
         if !matches!(self.screen, Screen::Json) {
             self.transcript.waiting(&mut self.lines);
         }
         if let Screen::Live(live) = &mut self.screen {
-            live.tick(sent, complete, self.transcript.running());
+            live.tick(progress, self.transcript.running());
         }
         self.flush();
     }

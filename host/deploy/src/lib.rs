@@ -101,7 +101,7 @@ pub use catalog::{Admission, PluginView, ShippedPlugin};
 pub use check::{Check, StepCheck};
 pub use cofferdam_blobs::{
     Assembly, ChunkId, ChunkRef, Chunker, ChunkerParams, Error as BlobError, MAX_LISTED_CHUNKS,
-    Named, StoreOptions, Supply,
+    Named, Supply,
 };
 pub use cofferdam_sandbox::worker::{Isolation, WorkerOptions};
 pub use cofferdam_sandbox::{HttpService, Phase, ServiceError};

@@ -85,7 +85,6 @@ fn package(parts: Option<usize>) -> Package {
     Package {
         media_type: "application/x-tar",
         bytes: parts.map(|parts| parts as u64 * 64 * 1024),
-        files: None,
         parts: receiver,
     }
 }

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -21,7 +21,16 @@ use crate::project::Project;
 /// How far an upload is. Shared between the body, which counts, and whoever shows it.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
+    /// Bytes that were handed to the connection or are known to have arrived.
     bytes: AtomicU64,
+    /// How many there will be, once that is known.
+    total: AtomicU64,
+    /// How many of the package's need not be sent.
+    spared: AtomicU64,
+    /// How much of the package was compared with what the server has.
+    compared: AtomicU64,
+    /// How often the connection broke.
+    breaks: AtomicU64,
     complete: AtomicBool,
     /// The server has refused: nothing more is to be sent, and nothing is to break until its answer is read.
     held: AtomicBool,
@@ -30,6 +39,67 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// Begins to send from the first byte.
+    pub(crate) fn restart(&self) {
+        for number in [&self.bytes, &self.total, &self.spared, &self.compared] {
+            number.store(0, Ordering::Relaxed);
+        }
+        self.held.store(false, Ordering::Release);
+        self.complete.store(false, Ordering::Release);
+        *self.failure() = None;
+    }
+
+    /// Says how many bytes will be sent, and how many need not be.
+    pub(crate) fn plan(&self, total: u64, spared: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        self.spared.store(spared, Ordering::Relaxed);
+    }
+
+    /// Says how many bytes will be sent.
+    pub(crate) fn total(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// Goes on behind the first `bytes` bytes.
+    pub(crate) fn resume(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.held.store(false, Ordering::Release);
+    }
+
+    /// So many bytes were handed to the connection.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So much of the package was compared with what the server has.
+    pub(crate) fn compared(&self, bytes: u64) {
+        self.compared.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The connection broke.
+    pub(crate) fn broke(&self) {
+        self.breaks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All of it was sent.
+    pub(crate) fn end(&self) {
+        self.complete.store(true, Ordering::Release);
+    }
+
+    /// The server has refused.
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Something went wrong with the package itself.
+    pub(crate) fn fail(&self, error: package::Error) {
+        *self.failure() = Some(error);
+    }
+
     /// Bytes of the package that were handed to the connection.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -40,11 +110,48 @@ impl Sent {
         self.complete.load(Ordering::Acquire)
     }
 
+    /// How far it is, for showing.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            sent: self.bytes(),
+            total: Some(self.total.load(Ordering::Relaxed)).filter(|total| *total > 0),
+            spared: self.spared.load(Ordering::Relaxed),
+            compared: self.compared.load(Ordering::Relaxed),
+            breaks: self.breaks.load(Ordering::Relaxed),
+            complete: self.complete(),
+        }
+    }
+
     /// Takes what went wrong with the package, if anything did.
     pub(crate) fn take_failure(&self) -> Option<Failure> {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.take().map(Failure::from)
+        self.take_package_failure().map(Failure::from)
     }
+
+    /// The same, as it was.
+    pub(crate) fn take_package_failure(&self) -> Option<package::Error> {
+        self.failure().take()
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<package::Error>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How far an upload is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Progress {
+    /// Bytes that are sent.
+    pub(crate) sent: u64,
+    /// How many there will be, if that is another number than the package's.
+    pub(crate) total: Option<u64>,
+    /// Bytes of the package that the server has already.
+    pub(crate) spared: u64,
+    /// Bytes of the package that were compared.
+    pub(crate) compared: u64,
+    /// How often the connection broke.
+    pub(crate) breaks: u64,
+    /// Whether everything is sent.
+    pub(crate) complete: bool,
 }
 
 /// How the answer is wanted.
@@ -54,6 +161,15 @@ pub(crate) enum Answer {
     Events,
     /// The record, once the package is durable.
     Record,
+}
+
+impl Answer {
+    pub(super) fn media_type(self) -> &'static str {
+        match self {
+            Answer::Events => "text/event-stream",
+            Answer::Record => "application/json",
+        }
+    }
 }
 
 impl Api {
@@ -81,13 +197,7 @@ impl Api {
                 CONTENT_TYPE,
                 format!("multipart/form-data; boundary={boundary}"),
             )
-            .header(
-                ACCEPT,
-                match answer {
-                    Answer::Events => "text/event-stream",
-                    Answer::Record => "application/json",
-                },
-            )
+            .header(ACCEPT, answer.media_type())
             .body(reqwest::Body::wrap(body));
         let request = match key {
             Some(key) => request.header("idempotency-key", key),
@@ -98,7 +208,7 @@ impl Api {
             Err(error) => return Err(sent.take_failure().unwrap_or_else(|| self.broken(&error))),
         };
         if !answer.status().is_success() {
-            sent.held.store(true, Ordering::Release);
+            sent.hold();
         }
         self.accept(answer).await
     }
@@ -164,7 +274,7 @@ impl Body for Multipart {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, package::Error>>> {
         let this = &mut *self;
-        if this.sent.held.load(Ordering::Acquire) {
+        if this.sent.is_held() {
             return Poll::Pending;
         }
         let data = match this.state {
@@ -174,22 +284,18 @@ impl Body for Multipart {
             }
             State::Package => match ready!(this.parts.poll_recv(context)) {
                 Some(Ok(part)) => {
-                    let bytes = part.len() as u64;
-                    this.sent.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    this.sent.add(part.len() as u64);
                     part
                 }
                 Some(Err(error)) => {
                     this.state = State::Over;
                     let shown = error.to_string();
-                    let mut failure = this.sent.failure.lock();
-                    if let Ok(failure) = &mut failure {
-                        **failure = Some(error);
-                    }
+                    this.sent.fail(error);
                     return Poll::Ready(Some(Err(package::Error::Argument(shown))));
                 }
                 None => {
                     this.state = State::Over;
-                    this.sent.complete.store(true, Ordering::Release);
+                    this.sent.end();
                     this.end.clone()
                 }
             },

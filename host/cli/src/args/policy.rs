@@ -53,6 +53,8 @@ impl PolicyCheckArgs {
             config: self.config.clone(),
             plugins: Vec::new(),
             compress: false,
+            resumable_bytes: None,
+            patience: None,
         }
     }
 }

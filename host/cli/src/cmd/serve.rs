@@ -90,6 +90,9 @@ impl Running {
         let scheme = if tls.is_some() { "https" } else { "http" };
         options.tls = tls;
         options.insecure = arguments.insecure;
+        if let Some(bytes) = arguments.pack_bytes {
+            options.storage.pack_bytes = bytes.max(1);
+        }
         let server = match Server::bind(options).await {
             Err(error @ cofferdam_server::Error::Exposed { .. }) => {
                 return Err(Failure::refused(format!(

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use ignore::WalkBuilder;
@@ -70,6 +71,37 @@ pub(crate) fn plan(root: &Path) -> Result<Plan, Error> {
         }
     }
     Ok(plan)
+}
+
+impl Plan {
+    /// Adds what identifies the planned entries as they are now, without reading them.
+    pub(crate) fn fingerprint(&self, hasher: &mut blake3::Hasher) {
+        for entry in &self.entries {
+            hasher.update(&header::blocks(entry));
+            if matches!(entry.kind, Kind::File { .. }) {
+                fingerprint(&self.root.join(&entry.path), hasher);
+            }
+        }
+    }
+}
+
+/// Adds what identifies a file's content as it is now, without reading it.
+pub(crate) fn fingerprint(path: &Path, hasher: &mut blake3::Hasher) {
+    let Ok(metadata) = fs::metadata(path) else {
+        // Whoever reads it will say so.
+        return;
+    };
+    hasher.update(path.as_os_str().as_bytes());
+    for number in [
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime().unsigned_abs(),
+        metadata.mtime_nsec().unsigned_abs(),
+        metadata.ctime().unsigned_abs(),
+        metadata.ctime_nsec().unsigned_abs(),
+    ] {
+        hasher.update(&number.to_le_bytes());
+    }
 }
 
 /// Every rule about what is walked, in one place: only ignore files inside the directory count.

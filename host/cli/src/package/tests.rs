@@ -3,7 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Error, Package, Source, open};
+use super::{Error, Package, Prepared, Source, Wanted};
+
+async fn open(source: Source, compress: bool) -> Result<Package, Error> {
+    let mut prepared = Prepared::of(&source, compress).await?;
+    prepared.open(Wanted::default()).await
+}
 
 async fn bytes(mut package: Package) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
@@ -21,9 +26,10 @@ fn source(path: &Path) -> Source {
 async fn a_directory_is_a_tar_stream_of_known_length() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("big"), vec![7; 3_000_001]).unwrap();
-    let package = open(source(root.path()), false).await.unwrap();
+    let mut prepared = Prepared::of(&source(root.path()), false).await.unwrap();
+    assert_eq!(prepared.files, Some(1));
+    let package = prepared.open(Wanted::default()).await.unwrap();
     assert_eq!(package.media_type, "application/x-tar");
-    assert_eq!(package.files, Some(1));
     let announced = package.bytes.unwrap();
     assert_eq!(bytes(package).await.unwrap().len() as u64, announced);
 }

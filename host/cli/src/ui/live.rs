@@ -6,6 +6,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::text::{self, Paint};
 use super::transcript::Running;
+use crate::api::upload::Progress;
 
 /// Redraws in a second: smooth enough, and no work to speak of.
 const REDRAWS: u8 = 10;
@@ -31,6 +32,10 @@ impl Live {
 
     /// The upload's bar; without a total, only what has gone and how fast.
     pub(super) fn upload(&mut self, total: Option<u64>) {
+        if let Some(before) = self.upload.take() {
+            before.finish_and_clear();
+            self.screen.remove(&before);
+        }
         let bar = match total {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::no_length(),
@@ -41,7 +46,7 @@ impl Live {
         let template = if total.is_some() {
             format!(
                 "{{prefix:<10}} {{bar:32{colour}}} {{binary_bytes}} of {{binary_total_bytes}}, \
-                 {{binary_bytes_per_sec}}, {{eta}} left"
+                 {{binary_bytes_per_sec}}, {{eta}} left{{msg}}"
             )
         } else {
             "{prefix:<10} {binary_bytes}, {binary_bytes_per_sec}".to_owned()
@@ -54,18 +59,30 @@ impl Live {
     /// Brings the bar and the clocks to where things are.
     pub(super) fn tick<'a>(
         &mut self,
-        sent: u64,
-        complete: bool,
+        progress: &Progress,
         running: impl Iterator<Item = &'a Running>,
     ) {
         let running: Vec<&Running> = running.collect();
-        if complete {
+        if progress.complete {
             if let Some(bar) = self.upload.take() {
                 bar.finish_and_clear();
                 self.screen.remove(&bar);
             }
         } else if let Some(bar) = &self.upload {
-            bar.set_position(sent);
+            if progress.sent == 0 && progress.compared > 0 {
+                bar.set_prefix("comparing");
+                bar.set_position(progress.compared);
+            } else {
+                if let Some(total) = progress.total {
+                    bar.set_length(total);
+                }
+                bar.set_prefix("sending");
+                bar.set_message(match progress.spared {
+                    0 => String::new(),
+                    spared => format!(", {} spared", text::bytes(spared)),
+                });
+                bar.set_position(progress.sent);
+            }
         }
 
         let screen = &self.screen;

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::Outcome;
 use super::text::{self, Paint, bytes, count, duration, escaped};
+use crate::api::upload::Progress;
 use crate::event::{Event, Kind, Receipt};
 
 /// Width of the first column: `activating` and a space.
@@ -277,14 +278,32 @@ pub(super) fn begin(
 }
 
 /// The upload is through.
-pub(super) fn sent(out: &mut String, paint: Paint, sent: u64, taken: Duration) {
+pub(super) fn sent(out: &mut String, paint: Paint, progress: &Progress, taken: Duration) {
+    let sent = progress.sent;
     let rate = text::rate(sent, taken).map_or_else(String::new, |rate| format!(", {rate}"));
-    let line = format!("{} in {}{rate}", bytes(sent), duration(taken));
+    let mut line = format!("{} in {}{rate}", bytes(sent), duration(taken));
+    if progress.spared > 0 {
+        let _ = write!(line, ", {} spared", bytes(progress.spared));
+    }
     say(out, &column("sent"), &paint.dim(&line));
 }
 
+/// The connection broke, and what was sent is taken up again.
+pub(super) fn broke(out: &mut String, paint: Paint, progress: &Progress) {
+    let line = format!("after {}, resuming", bytes(progress.sent));
+    say(out, &column("broken"), &paint.yellow(&line));
+}
+
 /// The upload is under way.
-pub(super) fn sending(out: &mut String, sent: u64, total: Option<u64>, taken: Duration) {
+pub(super) fn sending(out: &mut String, progress: &Progress, total: Option<u64>, taken: Duration) {
+    let sent = progress.sent;
+    if sent == 0 && progress.compared > 0 {
+        let total = total.map_or_else(String::new, |total| format!(" of {}", bytes(total)));
+        let line = format!("{}{total}", bytes(progress.compared));
+        say(out, &column("comparing"), &line);
+        return;
+    }
+    let total = progress.total.or(total);
     let total = total.map_or_else(String::new, |total| format!(" of {}", bytes(total)));
     let rate = text::rate(sent, taken).map_or_else(String::new, |rate| format!(", {rate}"));
     say(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{QUEUED, Transcript, begin, end, far, sending, sent};
+use crate::api::upload::Progress;
 use crate::event::Event;
 use crate::ui::Outcome;
 use crate::ui::text::Paint;
@@ -18,12 +19,20 @@ fn lines(events: &[(&str, serde_json::Value)]) -> String {
     out
 }
 
+/// So many bytes are sent.
+fn at(sent: u64) -> Progress {
+    Progress {
+        sent,
+        ..Progress::default()
+    }
+}
+
 #[test]
 fn a_deployment_reads_like_this() {
     let mut out = String::new();
     let paint = Paint::none();
     begin(&mut out, paint, "hello", Some(12), Some(49_152));
-    sent(&mut out, paint, 49_152, Duration::from_millis(12));
+    sent(&mut out, paint, &at(49_152), Duration::from_millis(12));
     out.push_str(&lines(&[
         ("phase", json!({"status": "queued", "project": "hello"})),
         ("phase", json!({"step": "extract", "status": "extracting", "plugin": "unpack@0.1.0"})),
@@ -187,8 +196,9 @@ fn a_long_wait_in_the_queue_is_said_once() {
 #[test]
 fn an_upload_without_a_terminal_says_how_far_it_is() {
     let mut out = String::new();
-    sending(&mut out, 1 << 30, Some(4 << 30), Duration::from_secs(16));
-    sending(&mut out, 1 << 20, None, Duration::ZERO);
+    let total = Some(4 << 30);
+    sending(&mut out, &at(1 << 30), total, Duration::from_secs(16));
+    sending(&mut out, &at(1 << 20), None, Duration::ZERO);
     assert_eq!(
         out,
         "sending    1.0 GiB of 4.0 GiB, 64.0 MiB/s\nsending    1.0 MiB\n"

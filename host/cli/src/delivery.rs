@@ -1,0 +1,380 @@
+//! A package's way to the server: whole, or without what the server has; in one request, or so that a broken
+//! connection costs little.
+//!
+//! What is small, and what can be read only once, goes in one request as it is. Of anything else the server is asked
+//! which chunks the project holds ([`cut`]), and what it misses goes as a list and frames ([`framed`]), unless that
+//! would be most of the package. What is then still large goes to an upload first ([`uploads`]), which is resumed
+//! after a break, by this process or by the next ([`state`]).
+//!
+//! Nothing here has to be known beforehand, and whatever the server says no to is tried in a plainer way: a chunk
+//! that it forgot or that did not arrive as it was is sent whole, a server without these routes gets the package as
+//! it is.
+
+mod cut;
+mod framed;
+mod state;
+mod uploads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Response;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::api::Api;
+use crate::api::upload::{Answer, Sent};
+use crate::exit::Failure;
+use crate::package::{self, Prepared, Source, Wanted};
+use crate::project::Project;
+use framed::Framed;
+
+/// A package of up to this many bytes goes in one request as it is: asking first would take about as long as
+/// sending it over a slow link.
+const DIRECT_BYTES: u64 = 1024 * 1024;
+
+/// What has more bytes than this goes to an upload that can be resumed. Below, the server keeps nothing of a broken
+/// upload that would not have to be sent again anyway: it is as much as one of its packs.
+const RESUMABLE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How often a package whose files change while they are read is read again.
+const READS: usize = 3;
+
+/// How often the chunks that are missing are asked for, when the server has forgotten some in between.
+const QUESTIONS: usize = 2;
+
+/// The wait before what broke is tried again, which doubles up to [`LONGEST_WAIT`].
+pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// The longest such wait.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a server may be out of reach, or take no byte, before an upload is given up. What it has stays there, and
+/// the next run goes on with it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is sent, and where to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order<'a> {
+    pub(crate) project: &'a Project,
+    pub(crate) head: &'a Value,
+    /// What the request is called, when it may be sent again.
+    pub(crate) key: Option<&'a str>,
+    pub(crate) source: &'a Source,
+    pub(crate) compress: bool,
+    pub(crate) limits: Limits,
+}
+
+/// When a package is sent in which way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// What is longer goes to an upload that can be resumed.
+    pub(crate) resumable_bytes: u64,
+    /// How long it is tried in vain.
+    pub(crate) patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            resumable_bytes: RESUMABLE_BYTES,
+            patience: PATIENCE,
+        }
+    }
+}
+
+/// A package that is to be delivered.
+pub(crate) struct Delivery<'a> {
+    api: &'a Api,
+    order: Order<'a>,
+    prepared: Prepared,
+    sent: Arc<Sent>,
+}
+
+/// How a package is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Whatever is best.
+    Best,
+    /// In a way that survives what the last attempt did not, and leans on nothing that the server says it has.
+    Sure,
+}
+
+impl<'a> Delivery<'a> {
+    /// Looks at the package.
+    ///
+    /// # Errors
+    ///
+    /// Whatever makes the package impossible before its first byte.
+    pub(crate) async fn new(
+        api: &'a Api,
+        order: Order<'a>,
+        sent: &Arc<Sent>,
+    ) -> Result<Delivery<'a>, Failure> {
+        Ok(Delivery {
+            api,
+            order,
+            prepared: Prepared::of(order.source, order.compress).await?,
+            sent: Arc::clone(sent),
+        })
+    }
+
+    /// How many files the package has, and how many bytes, as far as that is known.
+    pub(crate) fn size(&self) -> (Option<u64>, Option<u64>) {
+        (self.prepared.files, self.prepared.bytes)
+    }
+
+    /// Whether it can be sent again.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.prepared.is_repeatable()
+    }
+
+    /// Sends the package, and returns as soon as the server begins to answer.
+    ///
+    /// # Errors
+    ///
+    /// The server's refusal, the package's own failure, or that the server cannot be reached for too long.
+    pub(crate) async fn send(&mut self, way: Way, answer: Answer) -> Result<Response, Failure> {
+        self.sent.restart();
+        let large = self
+            .prepared
+            .bytes
+            .filter(|bytes| self.prepared.is_repeatable() && *bytes > DIRECT_BYTES);
+        let Some(bytes) = large else {
+            return self.plainly(answer).await;
+        };
+        let mut new_server = way == Way::Sure;
+        for _ in 0..QUESTIONS {
+            if way == Way::Sure {
+                break;
+            }
+            let framed = match self.ask().await? {
+                Asked::OldServer => break,
+                Asked::NothingHeld => {
+                    new_server = true;
+                    break;
+                }
+                Asked::Framed(framed) => framed,
+            };
+            match self.in_frames(Arc::new(framed), answer).await {
+                // The server has forgotten what it said it had.
+                Err(Failure::Refused { code, .. }) if is_forgotten(code.as_deref()) => {
+                    new_server = true;
+                    self.sent.restart();
+                }
+                other => return other,
+            }
+        }
+        if new_server && (bytes > self.order.limits.resumable_bytes || way == Way::Sure) {
+            match self.in_pieces(answer).await {
+                // A server that knows no uploads; or one that will say better what it does not know.
+                Err(Failure::Refused { code, .. })
+                    if matches!(code.as_deref(), Some("not_found" | "method_not_allowed")) =>
+                {
+                    self.sent.restart();
+                }
+                other => return other,
+            }
+        }
+        self.plainly(answer).await
+    }
+
+    /// The package as it is, in one request.
+    async fn plainly(&mut self, answer: Answer) -> Result<Response, Failure> {
+        let package = self.prepared.open(Wanted::default()).await?;
+        self.api
+            .deploy(
+                self.order.project,
+                self.order.head,
+                self.order.key,
+                package,
+                answer,
+                &self.sent,
+            )
+            .await
+    }
+
+    /// Finds out what has to be sent.
+    async fn ask(&mut self) -> Result<Asked, Failure> {
+        let Some(first) = self.api.missing(self.order.project, Vec::new()).await? else {
+            return Ok(Asked::OldServer);
+        };
+        if !first.held {
+            return Ok(Asked::NothingHeld);
+        }
+        let mut chunker = first.chunker;
+        let mut reads = 0;
+        loop {
+            let cut = cut::Cut {
+                api: self.api,
+                project: self.order.project,
+                chunker: &chunker,
+                sent: &self.sent,
+            };
+            match cut.run(&mut self.prepared).await {
+                Ok(cut::Outcome::Framed(framed)) => return Ok(Asked::Framed(framed)),
+                Ok(cut::Outcome::NotWorthwhile) => return Ok(Asked::NothingHeld),
+                Ok(cut::Outcome::OtherChunker(other)) if reads < READS => chunker = other,
+                Ok(cut::Outcome::OtherChunker(_)) => return Ok(Asked::NothingHeld),
+                Err(cut::Error::Package(error)) if is_change(&error) && reads + 1 < READS => {
+                    self.prepared = Prepared::of(self.order.source, self.order.compress).await?;
+                }
+                Err(cut::Error::Package(error)) => return Err(error.into()),
+                Err(cut::Error::Failure(failure)) => return Err(failure),
+            }
+            reads += 1;
+        }
+    }
+
+    /// A list of chunks, and those that are missing.
+    async fn in_frames(
+        &mut self,
+        framed: Arc<Framed>,
+        answer: Answer,
+    ) -> Result<Response, Failure> {
+        self.sent.plan(framed.bytes(), framed.spared());
+        let head = with_digest(self.order.head, framed.digest());
+        if framed.bytes() <= self.order.limits.resumable_bytes {
+            let package = framed.package(0)?;
+            let deployed = self
+                .api
+                .deploy(
+                    self.order.project,
+                    &head,
+                    self.order.key,
+                    package,
+                    answer,
+                    &self.sent,
+                )
+                .await;
+            return deployed;
+        }
+        let mut content = uploads::Content::Framed(framed);
+        let upload = self.uploads().send(&mut content).await?;
+        self.deploy_upload(&upload, &head, answer).await
+    }
+
+    /// The package as it is, to an upload first.
+    async fn in_pieces(&mut self, answer: Answer) -> Result<Response, Failure> {
+        let mut reads = 0;
+        loop {
+            reads += 1;
+            self.sent.restart();
+            let uploads = self.uploads();
+            let mut content = uploads::Content::Plain {
+                prepared: &mut self.prepared,
+                digest: None,
+            };
+            let sent = uploads.send(&mut content).await;
+            let digest = match content {
+                uploads::Content::Plain { digest, .. } => digest,
+                uploads::Content::Framed(_) => None,
+            };
+            let again = reads < READS;
+            let upload = match sent {
+                Err(uploads::Error::Package(error)) if is_change(&error) && again => {
+                    self.prepared = Prepared::of(self.order.source, self.order.compress).await?;
+                    continue;
+                }
+                other => other?,
+            };
+            let digest = match digest {
+                Some(digest) => digest,
+                // Another process sent all of it.
+                None => self.digest().await?,
+            };
+            let head = with_digest(self.order.head, &digest);
+            match self.deploy_upload(&upload, &head, answer).await {
+                // What an earlier attempt sent was another state of the files.
+                Err(Failure::Refused { code, .. })
+                    if code.as_deref() == Some("digest_mismatch") && again => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The BLAKE3 of the package, by reading it.
+    async fn digest(&mut self) -> Result<String, Failure> {
+        let (tell, digest) = oneshot::channel();
+        let wanted = Wanted {
+            skip: u64::MAX,
+            digest: Some(tell),
+        };
+        let mut package = self.prepared.open(wanted).await?;
+        while let Some(part) = package.parts.recv().await {
+            part?;
+        }
+        digest
+            .await
+            .map_err(|_| Failure::Machine(anyhow::anyhow!("the package's reader stopped")))
+    }
+
+    fn uploads(&self) -> uploads::Uploads {
+        uploads::Uploads {
+            api: self.api.clone(),
+            project: self.order.project.clone(),
+            sent: Arc::clone(&self.sent),
+            patience: self.order.limits.patience,
+        }
+    }
+
+    /// Makes a deployment of a complete upload. The request is small and has a key, so it is sent again when its
+    /// answer does not come.
+    async fn deploy_upload(
+        &self,
+        upload: &str,
+        head: &Value,
+        answer: Answer,
+    ) -> Result<Response, Failure> {
+        let key = self.order.key.unwrap_or(upload);
+        let mut wait = FIRST_WAIT;
+        loop {
+            let deployed = self
+                .api
+                .deploy_upload(self.order.project, head, key, upload, answer)
+                .await;
+            match deployed {
+                Err(Failure::Unreachable(_)) if wait < LONGEST_WAIT => {
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// What the server says before anything is sent.
+enum Asked {
+    /// Nothing: it does not know the question.
+    OldServer,
+    /// That too little is held for the rest to be worth sending in frames.
+    NothingHeld,
+    /// What is missing, ready to be sent.
+    Framed(Framed),
+}
+
+/// The head with the digest that the package has here, unless somebody has said already which it must have.
+fn with_digest(head: &Value, blake3: &str) -> Value {
+    let mut head = head.clone();
+    if let Some(head) = head.as_object_mut() {
+        let digest = head.entry("digest").or_insert_with(|| json!({}));
+        if let Some(digest) = digest.as_object_mut()
+            && !digest.contains_key("blake3")
+        {
+            digest.insert("blake3".to_owned(), json!(blake3));
+        }
+    }
+    head
+}
+
+fn is_forgotten(code: Option<&str>) -> bool {
+    code == Some("chunks_missing")
+}
+
+fn is_change(error: &package::Error) -> bool {
+    matches!(
+        error,
+        package::Error::Pack(crate::pack::Error::Changed { .. })
+    )
+}

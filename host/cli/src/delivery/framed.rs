@@ -1,0 +1,268 @@
+//! A package as a list of its chunks, and frames with those that are sent (docs/protocol.md).
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use bytes::Bytes;
+use cofferdam_blobs::{ChunkRef, ChunkerParams};
+use serde_json::json;
+use tokio::sync::mpsc;
+use zstd::bulk::Compressor;
+
+use crate::package::{self, Package};
+
+/// The media type of the form.
+pub(super) const MEDIA_TYPE: &str = "application/vnd.cofferdam.chunks";
+
+/// What the form begins with, and its version.
+const MAGIC: [u8; 8] = *b"CFDMCHKS";
+const VERSION: u32 = 1;
+
+/// The bit that says that a chunk is held.
+const HELD: u32 = 1 << 31;
+
+/// A frame is closed when it has this many bytes: a longer one is refused.
+const FRAME_BYTES: usize = 1024 * 1024;
+
+/// zstd's level for frames: about what a gigabit link takes from one core.
+const LEVEL: i32 = 3;
+
+/// Bytes handed to the connection at once, and how many such parts may wait for it.
+const PART: usize = 256 * 1024;
+const PARTS: usize = 4;
+
+/// A package in this form, while it is made.
+pub(super) struct Framing {
+    /// The list's lines.
+    lines: Vec<u8>,
+    chunks: u64,
+    package_bytes: u64,
+    spared: u64,
+    digest: blake3::Hasher,
+    /// The frame that is being filled.
+    frame: Vec<u8>,
+    compressor: Compressor<'static>,
+    spool: File,
+    spool_bytes: u64,
+    spool_digest: blake3::Hasher,
+}
+
+/// A package in this form.
+#[derive(Debug)]
+pub(super) struct Framed {
+    /// Everything before the frames.
+    prefix: Bytes,
+    /// The frames, in a file without a name.
+    spool: File,
+    spool_bytes: u64,
+    spared: u64,
+    digest: String,
+    fingerprint: String,
+}
+
+impl Framing {
+    pub(super) fn new() -> io::Result<Framing> {
+        Ok(Framing {
+            lines: Vec::new(),
+            chunks: 0,
+            package_bytes: 0,
+            spared: 0,
+            digest: blake3::Hasher::new(),
+            frame: Vec::with_capacity(FRAME_BYTES),
+            compressor: Compressor::new(LEVEL)?,
+            spool: spool()?,
+            spool_bytes: 0,
+            spool_digest: blake3::Hasher::new(),
+        })
+    }
+
+    /// How many bytes of the package were seen.
+    pub(super) fn package_bytes(&self) -> u64 {
+        self.package_bytes
+    }
+
+    /// How many of them need not be sent.
+    pub(super) fn spared(&self) -> u64 {
+        self.spared
+    }
+
+    /// Takes the package's next chunk. Blocks.
+    pub(super) fn push(&mut self, chunk: ChunkRef, data: &[u8], missing: bool) -> io::Result<()> {
+        let word = if missing {
+            chunk.bytes
+        } else {
+            chunk.bytes | HELD
+        };
+        self.lines.extend_from_slice(&word.to_le_bytes());
+        self.lines.extend_from_slice(chunk.id.as_bytes());
+        self.chunks += 1;
+        self.package_bytes += u64::from(chunk.bytes);
+        self.digest.update(data);
+        if !missing {
+            self.spared += u64::from(chunk.bytes);
+            return Ok(());
+        }
+        if self.frame.len() + data.len() > FRAME_BYTES {
+            self.close_frame()?;
+        }
+        if data.len() > FRAME_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.frame.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn close_frame(&mut self) -> io::Result<()> {
+        if self.frame.is_empty() {
+            return Ok(());
+        }
+        let compressed = self.compressor.compress(&self.frame)?;
+        let stored = if compressed.len() < self.frame.len() {
+            &compressed
+        } else {
+            &self.frame
+        };
+        let too_long = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+        let bytes = u32::try_from(self.frame.len()).map_err(too_long)?;
+        let length = u32::try_from(stored.len()).map_err(too_long)?;
+        for part in [&bytes.to_le_bytes()[..], &length.to_le_bytes(), stored] {
+            self.spool.write_all(part)?;
+            self.spool_digest.update(part);
+            self.spool_bytes += part.len() as u64;
+        }
+        self.frame.clear();
+        Ok(())
+    }
+
+    /// Takes the end of the package. Blocks.
+    pub(super) fn finish(
+        mut self,
+        chunker: &ChunkerParams,
+        media_type: &str,
+    ) -> io::Result<Framed> {
+        self.close_frame()?;
+        let head = json!({
+            "chunker": chunker,
+            "chunks": self.chunks,
+            "bytes": self.package_bytes,
+            "media_type": media_type,
+        })
+        .to_string();
+        let length =
+            u32::try_from(head.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let mut prefix = Vec::with_capacity(16 + head.len() + self.lines.len());
+        prefix.extend_from_slice(&MAGIC);
+        prefix.extend_from_slice(&VERSION.to_le_bytes());
+        prefix.extend_from_slice(&length.to_le_bytes());
+        prefix.extend_from_slice(head.as_bytes());
+        prefix.append(&mut self.lines);
+        let mut fingerprint = blake3::Hasher::new();
+        fingerprint.update(&prefix);
+        fingerprint.update(self.spool_digest.finalize().as_bytes());
+        Ok(Framed {
+            prefix: prefix.into(),
+            spool: self.spool,
+            spool_bytes: self.spool_bytes,
+            spared: self.spared,
+            digest: self.digest.finalize().to_hex().to_string(),
+            fingerprint: fingerprint.finalize().to_hex().to_string(),
+        })
+    }
+}
+
+impl Framed {
+    /// How many bytes are sent.
+    pub(super) fn bytes(&self) -> u64 {
+        self.prefix.len() as u64 + self.spool_bytes
+    }
+
+    /// How many bytes of the package are not.
+    pub(super) fn spared(&self) -> u64 {
+        self.spared
+    }
+
+    /// BLAKE3 of the package.
+    pub(super) fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// BLAKE3 of what is sent, or nearly.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// What is sent, from this byte on.
+    ///
+    /// # Errors
+    ///
+    /// [`package::Error::Read`] when no thread can be started for it.
+    pub(super) fn package(self: &Arc<Self>, from: u64) -> Result<Package, package::Error> {
+        let (sender, parts) = mpsc::channel(PARTS);
+        let framed = Arc::clone(self);
+        thread::Builder::new()
+            .name("frames".to_owned())
+            .spawn(move || {
+                if let Err(source) = framed.copy(from, &sender) {
+                    let what = "what is to be sent".to_owned();
+                    let _ = sender.blocking_send(Err(package::Error::Read { what, source }));
+                }
+            })
+            .map_err(|source| package::Error::Read {
+                what: "the package (no thread could be started)".to_owned(),
+                source,
+            })?;
+        Ok(Package {
+            media_type: MEDIA_TYPE,
+            bytes: Some(self.bytes().saturating_sub(from)),
+            parts,
+        })
+    }
+
+    fn copy(
+        &self,
+        from: u64,
+        parts: &mpsc::Sender<Result<Bytes, package::Error>>,
+    ) -> io::Result<()> {
+        let prefix = self.prefix.len() as u64;
+        if let Ok(at) = usize::try_from(from)
+            && at < self.prefix.len()
+            && parts.blocking_send(Ok(self.prefix.slice(at..))).is_err()
+        {
+            return Ok(());
+        }
+        let mut at = from.saturating_sub(prefix);
+        while at < self.spool_bytes {
+            let left = usize::try_from(self.spool_bytes - at).unwrap_or(usize::MAX);
+            let mut part = vec![0; left.min(PART)];
+            self.spool.read_exact_at(&mut part, at)?;
+            at += part.len() as u64;
+            if parts.blocking_send(Ok(part.into())).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file without a name, where there is likely to be room: the temporary directory may be memory.
+fn spool() -> io::Result<File> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
+        .filter(|cache| cache.is_absolute())
+        .map(|cache| cache.join("cofferdam"));
+    if let Some(cache) = cache
+        && std::fs::create_dir_all(&cache).is_ok()
+        && let Ok(file) = tempfile::tempfile_in(&cache)
+    {
+        return Ok(file);
+    }
+    tempfile::tempfile()
+}
+
+#[cfg(test)]
+mod tests;

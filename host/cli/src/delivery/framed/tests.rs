@@ -1,0 +1,104 @@
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use cofferdam_blobs::Digest;
+
+use super::*;
+
+fn chunk(data: &[u8]) -> ChunkRef {
+    ChunkRef {
+        id: Digest::blake3(data),
+        bytes: u32::try_from(data.len()).unwrap(),
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+async fn all(framed: &Arc<Framed>, from: u64) -> Vec<u8> {
+    let mut package = framed.package(from).unwrap();
+    let mut bytes = Vec::new();
+    while let Some(part) = package.parts.recv().await {
+        bytes.extend_from_slice(&part.unwrap());
+    }
+    assert_eq!(package.bytes, Some(bytes.len() as u64));
+    bytes
+}
+
+#[tokio::test]
+async fn what_is_missing_is_in_the_frames_and_what_is_held_only_in_the_list() {
+    let held = vec![1; 50_000];
+    let text = b"again and again ".repeat(5_000);
+    let noise = noise(0, 200_000);
+    let mut framing = Framing::new().unwrap();
+    let mut package = Vec::new();
+    for (data, missing) in [
+        (&held, false),
+        (&text, true),
+        (&noise, true),
+        (&held, false),
+    ] {
+        framing.push(chunk(data), data, missing).unwrap();
+        package.extend_from_slice(data);
+    }
+    let params = ChunkerParams::default();
+    let framed = Arc::new(framing.finish(&params, "application/x-tar").unwrap());
+    assert_eq!(framed.spared(), 100_000);
+    assert_eq!(framed.digest(), blake3::hash(&package).to_hex().as_str());
+
+    let bytes = all(&framed, 0).await;
+    assert_eq!(bytes.len() as u64, framed.bytes());
+    assert!(bytes.starts_with(&MAGIC));
+    assert_eq!(number(&bytes, 8), VERSION);
+    let list = 16 + number(&bytes, 12) as usize;
+    let head: serde_json::Value = serde_json::from_slice(&bytes[16..list]).unwrap();
+    assert_eq!(
+        (&head["chunks"], &head["bytes"]),
+        (&json!(4), &json!(package.len()))
+    );
+    let words: Vec<u32> = (0..4).map(|n| number(&bytes, list + 36 * n)).collect();
+    let (text_bytes, noise_bytes) = (chunk(&text).bytes, chunk(&noise).bytes);
+    assert_eq!(
+        words,
+        [50_000 | HELD, text_bytes, noise_bytes, 50_000 | HELD]
+    );
+    assert_eq!(bytes[list + 4..list + 36], *chunk(&held).id.as_bytes());
+    let frame = list + 4 * 36;
+    let (raw, stored) = (number(&bytes, frame), number(&bytes, frame + 4) as usize);
+    assert_eq!(raw, text_bytes + noise_bytes);
+    assert_eq!(frame + 8 + stored, bytes.len());
+    let decoded = zstd::bulk::decompress(&bytes[frame + 8..], raw as usize).unwrap();
+    assert!(decoded == [&text[..], &noise].concat());
+
+    // The same from any byte on: in the list, at its end, in a frame, at the end.
+    for from in [1, 20, frame, frame + 1, bytes.len() - 1, bytes.len()] {
+        assert!(all(&framed, from as u64).await == bytes[from..], "{from}");
+    }
+}
+
+#[tokio::test]
+async fn frames_end_with_whole_chunks_and_are_no_longer_than_a_server_reads() {
+    let mut framing = Framing::new().unwrap();
+    for n in 0..9_u8 {
+        let data = noise(n, 250_000);
+        framing.push(chunk(&data), &data, true).unwrap();
+    }
+    let framed = framing.finish(&ChunkerParams::default(), "x").unwrap();
+    let framed = Arc::new(framed);
+    let bytes = all(&framed, 0).await;
+    let mut at = 16 + number(&bytes, 12) as usize + 9 * 36;
+    let mut frames = Vec::new();
+    while at < bytes.len() {
+        frames.push(number(&bytes, at));
+        at += 8 + number(&bytes, at + 4) as usize;
+    }
+    assert_eq!(frames, [4 * 250_000, 4 * 250_000, 250_000]);
+}
+
+/// So many bytes that do not compress.
+fn noise(seed: u8, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[seed]).finalize_xof().fill(&mut bytes);
+    bytes
+}

@@ -1,0 +1,334 @@
+//! Packages that are sent without what the server has, and over links that break.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::server::{Server, cofferdam, wait_for};
+
+/// What the test's server puts into a pack, and what its client sends to an upload.
+const PACK: u64 = 1 << 20;
+
+/// A link that counts what goes to the server, and breaks where it is told to.
+struct Link {
+    address: SocketAddr,
+    server: Arc<Mutex<SocketAddr>>,
+    passed: Arc<AtomicU64>,
+    /// Every connection is cut when so many bytes have passed; each place serves once.
+    cuts: Arc<Mutex<Vec<u64>>>,
+    /// Nothing passes any more, and nothing is cut either.
+    stuck: Arc<AtomicBool>,
+}
+
+impl Link {
+    fn to(server: SocketAddr) -> Link {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = Link {
+            address: listener.local_addr().unwrap(),
+            server: Arc::new(Mutex::new(server)),
+            passed: Arc::default(),
+            cuts: Arc::default(),
+            stuck: Arc::default(),
+        };
+        let (server, passed) = (Arc::clone(&link.server), Arc::clone(&link.passed));
+        let (cuts, stuck) = (Arc::clone(&link.cuts), Arc::clone(&link.stuck));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let target = *server.lock().unwrap();
+                // A server that is away refuses, and so does the link.
+                let Ok(upstream) = TcpStream::connect(target) else {
+                    continue;
+                };
+                let (from, to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+                let passed = Arc::clone(&passed);
+                let (cuts, stuck) = (Arc::clone(&cuts), Arc::clone(&stuck));
+                std::thread::spawn(move || forward(from, to, &passed, &cuts, &stuck));
+                std::thread::spawn(move || {
+                    let (mut from, mut to) = (upstream, client);
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        link
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn cut_at(&self, places: impl IntoIterator<Item = u64>) {
+        let passed = self.passed();
+        let mut places: Vec<u64> = places.into_iter().map(|place| passed + place).collect();
+        places.sort_unstable_by(|a, b| b.cmp(a));
+        *self.cuts.lock().unwrap() = places;
+    }
+
+    fn passed(&self) -> u64 {
+        self.passed.load(Ordering::SeqCst)
+    }
+}
+
+fn forward(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    passed: &AtomicU64,
+    cuts: &Mutex<Vec<u64>>,
+    stuck: &AtomicBool,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(read) = from.read(&mut buffer) {
+        if read == 0 {
+            break;
+        }
+        while stuck.load(Ordering::SeqCst) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let total = passed.fetch_add(read as u64, Ordering::SeqCst) + read as u64;
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+        let mut cuts = cuts.lock().unwrap();
+        if cuts.last().is_some_and(|place| total >= *place) {
+            cuts.pop();
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// Bytes that do not compress, the same for the same seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A site of so many files of 256 KiB each.
+fn site(root: &Path, files: u64) {
+    std::fs::write(root.join("index.html"), "the page").unwrap();
+    for n in 0..files {
+        std::fs::write(root.join(format!("{n}.bin")), noise(n, 256 << 10)).unwrap();
+    }
+    std::fs::write(root.join("cofferdam.toml"), "project = \"sent\"\n").unwrap();
+}
+
+fn server() -> Server {
+    Server::start_with(&["--pack-bytes", &PACK.to_string()])
+}
+
+fn command(server: &Server, url: &str, root: &Path, home: &Path) -> std::process::Command {
+    let mut command = cofferdam();
+    command
+        .args(["deploy", "--json", "--url", url, "--token", &server.token])
+        .args(["--resumable-bytes", &PACK.to_string()])
+        .arg(root)
+        .env("HOME", home)
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("http_proxy")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// The line that says what was sent, and the record, of a deployment that ended well.
+fn told(output: &Output) -> (Value, Value) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let find = |kind: &str| lines.iter().rfind(|line| line["kind"] == kind).cloned();
+    let record = find("record").unwrap_or_else(|| panic!("{text}\n{errors}"));
+    let record = record["record"].clone();
+    assert_eq!(record["status"], "succeeded", "{record:#}\n{errors}");
+    (find("sent").unwrap(), record)
+}
+
+async fn run(mut command: std::process::Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+async fn wait(child: Child) -> Output {
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap())
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_breaks_at_10_50_and_90_percent_costs_at_most_a_pack_each_time() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 48);
+    let package: u64 = 12 << 20;
+    link.cut_at([10, 50, 90].map(|percent| package * percent / 100));
+    let output = run(command(&server, &link.url(), root.path(), home.path())).await;
+    let (sent, record) = told(&output);
+    assert_eq!(sent["breaks"], 3, "{sent}");
+    assert!(link.cuts.lock().unwrap().is_empty());
+    let bytes = record["package"]["bytes"].as_u64().unwrap();
+    let again = link.passed() - bytes;
+    assert!(
+        again <= 3 * PACK,
+        "{again} bytes were sent again, or beside"
+    );
+    assert_eq!(server.serves("sent", "/").await.1, "the page");
+    let uploads = home.path().join(".local/state/cofferdam/uploads");
+    assert_eq!(std::fs::read_dir(uploads).unwrap().count(), 0);
+    // One deployment came of it, and no upload is left.
+    let list = server.get_json("/v1/deployments?project=sent").await;
+    assert_eq!(list["deployments"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_in_the_middle_is_gone_on_with_when_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let pack = PACK.to_string();
+    let mut first = Server::start_on_with(&data, &["--pack-bytes", &pack]);
+    let link = Link::to(first.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 48);
+    let child = command(&first, &link.url(), root.path(), home.path())
+        .spawn()
+        .unwrap();
+    let uploads = home.path().join(".local/state/cofferdam/uploads");
+    let (place, told_before) = wait_for("an offset in the middle", async || {
+        let file = std::fs::read_dir(&uploads).ok()?.next()?.ok()?;
+        let state: Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
+        let place = format!("/v1/uploads/{}", state["upload"].as_str()?);
+        let offset = first.get_json(&place).await["offset"].as_u64()?;
+        (offset > 2 * PACK).then_some((place, offset))
+    })
+    .await;
+    first.kill();
+    let second = Server::start_on_with(&data, &["--pack-bytes", &pack]);
+    // What was told holds after the kill, and the client goes on from there.
+    let offset = second.get_json(&place).await["offset"].as_u64().unwrap();
+    assert!(offset >= told_before, "{offset} after {told_before}");
+    *link.server.lock().unwrap() = second.api;
+    let before = link.passed();
+    let (_, record) = told(&wait(child).await);
+    let bytes = record["package"]["bytes"].as_u64().unwrap();
+    let rest = link.passed() - before;
+    assert!(rest <= bytes - offset + PACK, "{rest} bytes after {offset}");
+    assert_eq!(second.serves("sent", "/").await.1, "the page");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_killed_goes_on_the_next_time_it_is_asked() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 48);
+    let mut child = command(&server, &link.url(), root.path(), home.path())
+        .spawn()
+        .unwrap();
+    wait_for("two thirds of the package", async || {
+        (link.passed() > 8 << 20).then(|| link.stuck.store(true, Ordering::SeqCst))
+    })
+    .await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    link.stuck.store(false, Ordering::SeqCst);
+    let before = link.passed();
+    let output = run(command(&server, &link.url(), root.path(), home.path())).await;
+    let (_, record) = told(&output);
+    let bytes = record["package"]["bytes"].as_u64().unwrap();
+    let rest = link.passed() - before;
+    assert!(
+        rest < bytes - (6 << 20),
+        "{rest} of {bytes} were sent again"
+    );
+
+    // Another state of the same files is not mistaken for it, whatever the state file says.
+    let uploads = home.path().join(".local/state/cofferdam/uploads");
+    assert_eq!(std::fs::read_dir(uploads).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_deployment_sends_what_was_edited_and_says_what_it_spared() {
+    let server = server();
+    let url = server.url("");
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    let first = run(command(&server, &url, root.path(), home.path())).await;
+    assert_eq!(told(&first).0["spared_bytes"], 0);
+    std::fs::write(root.path().join("7.bin"), noise(99, 256 << 10)).unwrap();
+    std::fs::write(root.path().join("index.html"), "edited").unwrap();
+    let second = run(command(&server, &url, root.path(), home.path())).await;
+    let (sent, record) = told(&second);
+    let bytes = record["package"]["bytes"].as_u64().unwrap();
+    let through = sent["sent_bytes"].as_u64().unwrap();
+    assert!(through < 900_000, "{through} bytes for 256 KiB of edits");
+    assert!(sent["spared_bytes"].as_u64().unwrap() > bytes - 900_000);
+    assert_eq!(server.serves("sent", "/").await.1, "edited");
+    // Nothing was edited: the list alone goes.
+    let third = run(command(&server, &url, root.path(), home.path())).await;
+    assert!(told(&third).0["sent_bytes"].as_u64().unwrap() < 20_000);
+
+    // Another project has none of it.
+    let mut other = command(&server, &url, root.path(), home.path());
+    other.args(["--project", "other"]);
+    assert_eq!(told(&run(other).await).0["spared_bytes"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_chunk_that_was_to_be_spared_is_sent_again_and_healed() {
+    let server = server();
+    let url = server.url("");
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 20);
+    told(&run(command(&server, &url, root.path(), home.path())).await);
+    let packs = server.data().join("blobs/packs");
+    let pack = std::fs::read_dir(packs).unwrap().next().unwrap().unwrap();
+    let mut bytes = std::fs::read(pack.path()).unwrap();
+    bytes[100_000] ^= 1;
+    std::fs::write(pack.path(), bytes).unwrap();
+    // The first attempt meets it and fails; what is sent then does not lean on it.
+    let output = run(command(&server, &url, root.path(), home.path())).await;
+    let (_, record) = told(&output);
+    assert_eq!(record["error"], json!(null));
+    let list = server.get_json("/v1/deployments?project=sent").await;
+    let codes: Vec<&Value> = list["deployments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| &record["error"]["code"])
+        .collect();
+    assert!(codes.contains(&&json!("chunks_missing")), "{codes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_stays_broken_is_given_up_with_the_code_for_it() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 20);
+    let child = command(&server, &link.url(), root.path(), home.path())
+        .args(["--patience", "1"])
+        .spawn()
+        .unwrap();
+    wait_for("some of the package", async || {
+        (link.passed() > 1 << 20).then_some(())
+    })
+    .await;
+    *link.server.lock().unwrap() = "127.0.0.1:1".parse().unwrap();
+    link.cut_at([0]);
+    let output = wait(child).await;
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+}
