@@ -116,11 +116,6 @@ impl Index {
         let failed = self.failed(action);
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
-        sqlx::query("DELETE FROM lease WHERE expires_at <= ?")
-            .bind(now())
-            .execute(&mut *change)
-            .await
-            .map_err(&failed)?;
         let round: i64 =
             sqlx::query_scalar("UPDATE collection SET round = round + 1 RETURNING round")
                 .fetch_one(&mut *change)

@@ -285,3 +285,27 @@ async fn a_collection_takes_nothing_from_an_upload_complete_or_not() {
     blobs.collect(CollectOptions::default()).await.unwrap();
     assert!(packs(directory.path(), "pack").len() < before);
 }
+
+#[tokio::test]
+async fn a_collection_takes_nothing_from_an_append_that_outlives_its_upload() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = noise(1, 8_000_000);
+    let blobs = open_with_ttl(directory.path(), Duration::from_secs(3600)).await;
+    let upload = blobs.create_upload("blog", None, "").await.unwrap();
+    drop(blobs);
+    // Every commit of the append says that the upload has expired.
+    let blobs = open_with_ttl(directory.path(), Duration::ZERO).await;
+    let mut ingest = write(&blobs, upload.id, &data[..7_000_000]).await;
+    while packs(directory.path(), "pack").len() < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..2 {
+        blobs.collect(CollectOptions::default()).await.unwrap();
+    }
+    ingest
+        .write(Bytes::copy_from_slice(&data[7_000_000..]))
+        .await
+        .unwrap();
+    let info = ingest.finish().await.unwrap();
+    assert!(read(blobs.reader(info.id).await.unwrap()).await.unwrap() == data);
+}

@@ -297,12 +297,7 @@ fn a_stored_token_is_for_this_machine_alone() {
 
 #[test]
 fn an_address_that_cannot_be_spoken_to_is_usage() {
-    for url in [
-        "127.0.0.1:9300",
-        "https://example.org",
-        "http://",
-        "ftp://a",
-    ] {
+    for url in ["127.0.0.1:9300", "http://", "ftp://a"] {
         let failure = Api::new(url, None, Path::new("/nowhere")).unwrap_err();
         assert_eq!(failure.exit_code(), 2, "{url}");
     }
