@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `server` | starts and stops the binary and talks to it; used by all others |
 //! | `package` | makes packages of every format |
+//! | `activating` | readiness, swaps under load, drains, reverts |
 //! | `deploying` | every way in: directory, archive, raw body, multipart, base64, two projects at once |
 //! | `failing` | every way in which a step can fail, and the code it gets |
 //! | `escaping` | archives and guests that try to leave |
 //! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
 //! | `networking` | a granted host reached from a worker, and no other |
 //! | `reaching` | what steps and services reach of each other's caches, of frozen releases and of the host |
+//! | `releasing` | rollback, history, retention, sharing, teardown, repair |
 //! | `reproducing` | the same release from two servers |
 //! | `secrets` | a secret that a step says in every way, and that is seen nowhere |
 //! | `policy` | ceilings, refusals with their line, and caches |
@@ -31,6 +33,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+#[path = "e2e/activating.rs"]
+mod activating;
 #[path = "e2e/authoring.rs"]
 mod authoring;
 #[path = "e2e/backing_up.rs"]
@@ -67,6 +71,8 @@ mod reaching;
 mod reclaiming;
 #[path = "e2e/recovering.rs"]
 mod recovering;
+#[path = "e2e/releasing.rs"]
+mod releasing;
 #[path = "e2e/reproducing.rs"]
 mod reproducing;
 #[path = "e2e/secrets.rs"]

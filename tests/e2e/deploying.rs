@@ -184,7 +184,7 @@ async fn a_second_deployment_replaces_the_first_and_a_failed_one_replaces_nothin
     let project = server.get_json("/v1/projects/blog").await;
     assert_eq!(project["active"], second["id"]);
     assert_eq!(server.names_in("staging"), Vec::<String>::new());
-    assert_eq!(server.names_in("releases/blog").len(), 2);
+    assert_eq!(server.releases("blog").len(), 2);
 
     let newest_first = server.get_json("/v1/deployments?project=blog").await;
     let ids: Vec<_> = newest_first["deployments"]

@@ -173,7 +173,7 @@ async fn a_step_that_fails_has_its_own_code_and_leaves_nothing_but_its_record() 
             Vec::<String>::new(),
             "{program}"
         );
-        assert_eq!(server.names_in("releases/blog").len(), 1, "{program}");
+        assert_eq!(server.releases("blog").len(), 1, "{program}");
         assert!(
             server.serves("blog", "/").await.1.contains("before"),
             "{program}"

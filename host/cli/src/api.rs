@@ -221,6 +221,19 @@ impl Api {
         self.json(answer).await
     }
 
+    /// `POST path` with a JSON body, answered in JSON or with nothing.
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self
+            .request(Method::POST, path)
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json")
+            .body(body.to_string());
+        // A release may take its time to become ready.
+        let answer = request.send().await.map_err(|error| self.broken(&error))?;
+        let answer = self.accept(answer).await?;
+        self.json(answer).await
+    }
+
     /// `DELETE path`, which answers with nothing.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send(self.request(Method::DELETE, path)).await?;

@@ -5,6 +5,7 @@ mod backup;
 mod hold;
 mod plugin;
 mod policy;
+mod release;
 mod secret;
 mod store;
 mod token;
@@ -28,6 +29,7 @@ pub(crate) use plugin::{
     PluginAddArgs, PluginCommand, PluginNewArgs, PluginRemoveArgs, PluginShowArgs, PluginTestArgs,
 };
 pub(crate) use policy::{PolicyCheckArgs, PolicyCommand};
+pub(crate) use release::{HistoryArgs, ReleaseArgs, RemoveArgs, RollbackArgs, VerifyArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretRemoveArgs, SecretSetArgs};
 pub(crate) use store::{StoreCheckArgs, StoreCommand, StoreGcArgs, StoreReindexArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
@@ -118,6 +120,20 @@ pub(crate) enum Command {
     Store(StoreCommand),
     /// Show who did what, newest first
     Audit(AuditArgs),
+    /// Serve an earlier release of a project again
+    #[command(after_help = release::ROLLBACK_HELP)]
+    Rollback(RollbackArgs),
+    /// Show what a project has served: who, what, when, from where, and what changed
+    History(HistoryArgs),
+    /// Keep a deployment's release and package for as long as it is pinned
+    Pin(ReleaseArgs),
+    /// Take the pin of a deployment away
+    Unpin(ReleaseArgs),
+    /// Read every byte of what a project serves, restore what is damaged, and show how its services do
+    #[command(after_help = "Exits with 1 when a service does not do well.")]
+    Verify(VerifyArgs),
+    /// Tear a project down, with its releases, packages, logs, caches and secrets
+    Remove(RemoveArgs),
 }
 
 const UP_HELP: &str = "\
@@ -422,6 +438,10 @@ impl Command {
             Command::Policy(command) => command.json(),
             Command::Store(command) => command.json(),
             Command::Audit(args) => args.json,
+            Command::Rollback(args) => args.json,
+            Command::History(args) => args.json,
+            Command::Verify(args) => args.json,
+            Command::Pin(_) | Command::Unpin(_) | Command::Remove(_) => false,
         }
     }
 }

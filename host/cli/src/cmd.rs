@@ -10,6 +10,7 @@ pub(crate) mod hold;
 pub(crate) mod list;
 pub(crate) mod plugin;
 pub(crate) mod policy;
+pub(crate) mod release;
 pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod show;

@@ -110,6 +110,12 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::Policy(command) => cmd::policy::run(command).await,
         Command::Store(command) => cmd::store::run(command).await,
         Command::Audit(arguments) => cmd::audit::run(arguments).await,
+        Command::Rollback(arguments) => cmd::release::rollback(arguments).await,
+        Command::History(arguments) => cmd::release::history(arguments).await,
+        Command::Pin(arguments) => cmd::release::pin(arguments).await,
+        Command::Unpin(arguments) => cmd::release::unpin(arguments).await,
+        Command::Verify(arguments) => cmd::release::verify(arguments).await,
+        Command::Remove(arguments) => cmd::release::remove(arguments).await,
     }
 }
 

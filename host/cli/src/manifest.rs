@@ -4,6 +4,7 @@
 //! project = "hello"            # every key is optional
 //! strategy = "blue-green"
 //! message = "what changed"
+//! auto_revert = true           # go back when a service fails soon after it was activated
 //! reproducible = false
 //!
 //! [extract]                    # plugin (default unpack), config, request
@@ -66,6 +67,7 @@ struct File {
     project: Option<toml::Spanned<String>>,
     strategy: Option<Strategy>,
     message: Option<String>,
+    auto_revert: Option<bool>,
     reproducible: Option<bool>,
     extract: Option<Step>,
     #[serde(default)]
@@ -165,6 +167,9 @@ impl Manifest {
         }
         if let Some(message) = file.message {
             head.insert("message".to_owned(), json!(message));
+        }
+        if let Some(auto_revert) = file.auto_revert {
+            head.insert("auto_revert".to_owned(), json!(auto_revert));
         }
         if let Some(reproducible) = file.reproducible {
             head.insert("reproducible".to_owned(), json!(reproducible));

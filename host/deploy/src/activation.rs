@@ -1,4 +1,13 @@
 //! From the description of services to routes that answer.
+//!
+//! - here: what a service is granted, and how it is started
+//! - `swap`: a release takes the place of another: prepared, recorded, routed
+//! - `drain`: the other comes to its end
+//! - `watch`: the new one is watched for a while, and goes again if it fails
+
+mod drain;
+mod swap;
+mod watch;
 
 use std::collections::HashSet;
 use std::io::Read as _;
@@ -18,6 +27,10 @@ use crate::name::{DeploymentId, ProjectName};
 use crate::policy::Policy;
 use crate::record::{Service, ServiceKind};
 use crate::route::{Route, StaticRoot, Target};
+
+pub(crate) use drain::{Pointer, Pointers, active};
+pub(crate) use swap::{Role, Swap};
+pub(crate) use watch::{FAILED_PROBES, FEW_REQUESTS};
 
 /// The most services of a release: each has its own name and, if a component, its own code in memory.
 const MAX_SERVICES: usize = 16;
@@ -64,6 +77,10 @@ impl Activator {
             if let ServiceKind::Component { request, .. } = &service.kind {
                 self.service_grant(project, service, request)?;
             }
+            if let Some(ready) = &service.ready {
+                let refused = |why| invalid(format!("service {}: {why}", service.name));
+                ready.check().map_err(refused)?;
+            }
         }
         Ok(())
     }
@@ -88,13 +105,14 @@ impl Activator {
             .map(|service| service.name.clone());
         let mut routes = Vec::new();
         for service in *services {
-            let route = Arc::new(Route {
-                project: (*project).clone(),
-                release: *id,
-                digest: (*digest).to_owned(),
-                service: service.name.to_string(),
-                target: self.target(project, root, service).await?,
-            });
+            let target = self.target(project, root, service).await?;
+            let route = Arc::new(Route::new(
+                (*project).clone(),
+                *id,
+                (*digest).to_owned(),
+                service.name.to_string(),
+                target,
+            ));
             if Some(&service.name) == primary.as_ref() {
                 routes.push((format!("{project}.{}", self.domain), route.clone()));
             }

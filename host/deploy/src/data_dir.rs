@@ -34,7 +34,7 @@ impl DataDir {
         let lock = lock(&root)?;
         let this = Self { root, _lock: lock };
         for name in [
-            "blobs", "events", "staging", "trash", "releases", "cache", "plugins",
+            "blobs", "events", "staging", "trash", "scratch", "releases", "cache", "plugins",
         ] {
             make_dir(&this.root.join(name))?;
         }
@@ -77,6 +77,16 @@ impl DataDir {
 
     pub(crate) fn all_staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    /// Where the host puts together what takes another's place at once. A start empties it.
+    pub(crate) fn all_scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
+    /// A name in it that nobody has.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.all_scratch().join(uuid::Uuid::now_v7().to_string())
     }
 
     pub(crate) fn staging(&self, id: DeploymentId) -> PathBuf {
@@ -144,6 +154,16 @@ impl DataDir {
         self.all_releases()
             .join(project.as_str())
             .join(id.to_string())
+    }
+
+    /// What the name of a release's list ends with. No id has a dot in it.
+    pub(crate) const LISTING: &str = ".files";
+
+    /// The list of a release's files, beside it.
+    pub(crate) fn listing(&self, project: &ProjectName, id: DeploymentId) -> PathBuf {
+        self.all_releases()
+            .join(project.as_str())
+            .join(format!("{id}{}", Self::LISTING))
     }
 }
 

@@ -13,6 +13,7 @@
 //! - `walk`: the walk, and its limits
 //! - `normalise`: modes, attributes, and a fresh inode for a file with several names
 //! - `link`: whether a symbolic link stays inside
+//! - `listing`: the list of a tree's files, kept beside it
 //! - `digest`: the tree's digest, whose format is fixed there
 //! - `durable`: syncing, and the renaming
 //! - `trash`: removing trees of any shape
@@ -20,6 +21,7 @@
 mod digest;
 mod durable;
 mod link;
+mod listing;
 mod normalise;
 #[cfg(test)]
 mod tests;
@@ -32,8 +34,9 @@ use std::{
 };
 
 pub use durable::{make_durable, publish, sync_tree};
+pub use listing::{Listed, ListedKind, Listing, Pair, Pairs};
 pub use trash::{discard, empty_trash};
-pub use walk::inspect;
+pub use walk::{digest_of, inspect, inspect_listed};
 
 /// What a frozen tree is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,7 +177,7 @@ impl FreezeError {
     }
 
     /// A failure of the host's, with a path of the host's.
-    fn outside<E: Into<io::Error>>(
+    pub(crate) fn outside<E: Into<io::Error>>(
         action: &'static str,
         path: &Path,
     ) -> impl FnOnce(E) -> FreezeError {

@@ -26,6 +26,10 @@ pub struct Head {
     pub pipeline: Pipeline,
     /// How the new release replaces the old one.
     pub strategy: Strategy,
+    /// Whether the release before takes the place of this one again when a service of it fails within its watch
+    /// period; yes when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_revert: Option<bool>,
     /// Whether the steps' clocks and random numbers are virtual.
     pub reproducible: bool,
     /// Digests that the package must have.

@@ -20,7 +20,7 @@ mod projects;
 mod running;
 mod uploads;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ use cofferdam_sandbox::worker::Isolation;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::activation::Activator;
+use crate::activation::{Activator, Pointers};
 use crate::catalog::ShippedPlugin;
 use crate::data_dir::DataDir;
 use crate::error::Error;
@@ -45,6 +45,8 @@ use crate::name::{DeploymentId, ProjectName};
 use crate::places::Places;
 use crate::policy::Policy;
 use crate::queue::Queue;
+use crate::reconcile::Observations;
+use crate::release::Sharing;
 use crate::route::{Route, Routes};
 use crate::secrets::SecretStore;
 use crate::storage::{Collections, StorageOptions};
@@ -98,12 +100,19 @@ pub(crate) struct Inner {
     pub(crate) leases: Leases,
     pub(crate) collections: Collections,
     writers: Writers,
+    /// Who may move a project's pointer, and its routes.
+    pub(crate) pointers: Pointers,
+    /// Projects that are being torn down.
+    pub(crate) leaving: Mutex<HashSet<ProjectName>>,
+    pub(crate) observations: Observations,
+    /// How the disk keeps what releases have in common.
+    pub(crate) sharing: Sharing,
     live: Mutex<HashMap<DeploymentId, Arc<Live>>>,
     /// Told whenever a deployment has ended.
     idle: Notify,
     /// Where the ingress listens, and whether it speaks TLS.
     ingress: Mutex<Option<(SocketAddr, bool)>>,
-    stopping: AtomicBool,
+    pub(crate) stopping: AtomicBool,
     /// Whether what the last run left is in order.
     pub(crate) recovered: watch::Sender<bool>,
     /// Whether no deployment begins another step.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cofferdam_blobs::{BlobInfo, Ingest};
 use cofferdam_ledger::Durability;
 
+use crate::audit::Origin;
 use crate::error::Error;
 use crate::faults::point;
 use crate::head::ExpectedDigest;
@@ -77,6 +78,12 @@ impl Intake {
     /// Says that the package's bytes, this many, were there before the deployment was.
     pub(crate) fn has_arrived(&self, bytes: u64) {
         self.live.received.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Says whom the deployment was begun for. The first word stands; it is recorded with the package.
+    pub fn attribute(&self, origin: Origin) {
+        // A second word is not heard.
+        let _ = self.live.origin.set(origin);
     }
 
     /// The deployment's record as it is now.

@@ -20,7 +20,9 @@
 //! | `hold`, `idempotency` | projects that take no deployments; requests that are sent again |
 //! | `pipeline` | the steps, the freezing and the end |
 //! | [`freeze`] | from a staging directory to an immutable, digested, durable release |
-//! | `activation`, `route` | from the description of services to what answers for a host name |
+//! | `activation`, `readiness`, `route` | from the description of services to what answers for a host name |
+//! | `reconcile` | what should be served, held against what is |
+//! | `release` | what becomes of releases: history, rollback, sharing, retention, removal |
 //! | [`events`] | the append-only log of a deployment, its replay and its live subscribers |
 //! | `status` | the state, derived in one function from what was recorded |
 //! | `ending` | the last events of a log, for the pipeline and for recovery |
@@ -84,8 +86,11 @@ mod places;
 mod plan;
 pub mod policy;
 mod queue;
+mod readiness;
+mod reconcile;
 mod record;
 mod recovery;
+mod release;
 mod route;
 mod schema;
 mod secrets;
@@ -125,11 +130,14 @@ pub use name::{
 pub use places::default_max_steps;
 pub use plan::check_config;
 pub use policy::Policy;
+pub use readiness::Readiness;
+pub use reconcile::{ServiceState, ServiceView};
 pub use record::{
     ErrorRecord, EventsRecord, Package, Record, ReleaseRecord, Service, ServiceKind, StepRecord,
     StepStatus, Time,
 };
-pub use route::{Route, StaticRoot, Target};
+pub use release::{Activation, Cause, FileChange, FileChanges, Rollback, StepTime, Tally};
+pub use route::{Health, Route, StaticRoot, Target};
 pub use secrets::{MAX_SECRET_BYTES, MAX_SECRETS, SecretStore, SecretView, StoredSecret};
 pub use signature::SignaturePolicy;
 pub use status::{STATUSES, Status};

@@ -1,12 +1,13 @@
 //! A deployment that has not ended: what is known of it in memory, and the only way to record more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use cofferdam_ledger::{Change, Durability, Ledger};
 use cofferdam_sandbox::{Redactor, Secrets};
 use tokio::sync::{Mutex, watch};
 
+use crate::audit::Origin;
 use crate::catalog::blocking;
 use crate::error::Error;
 use crate::events::EventWriter;
@@ -57,6 +58,8 @@ pub(crate) struct Live {
     pub(crate) received: AtomicU64,
     /// Lines that limits have dropped.
     pub(crate) dropped: AtomicU64,
+    /// Whom it was begun for, once that is said.
+    pub(crate) origin: OnceLock<Origin>,
     state: Mutex<State>,
     /// The secrets that its steps were given so far, and what takes them out of all that is said after.
     known: std::sync::Mutex<(Secrets, Redactor)>,
@@ -116,6 +119,7 @@ impl Live {
             fence: AtomicU64::new(0),
             received: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            origin: body.origin.clone().map(OnceLock::from).unwrap_or_default(),
             state: Mutex::new(State { body, version }),
             known: std::sync::Mutex::default(),
             package: watch::Sender::new(PackageState::Arriving),
@@ -148,6 +152,9 @@ impl Live {
         let mut body = state.body.clone();
         change(&mut body);
         body.package.received = self.received.load(Ordering::Relaxed);
+        if let Some(origin) = self.origin.get() {
+            body.origin = Some(origin.clone());
+        }
         let status = derive(&body);
         let mut changes = extra;
         changes.push(Change::UpdateDeployment {

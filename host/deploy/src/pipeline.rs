@@ -12,7 +12,8 @@ use cofferdam_sandbox::Redactor;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::activation::Candidate;
+use crate::activation::Swap;
+use crate::audit::Origin;
 use crate::catalog::blocking;
 use crate::ending;
 use crate::error::Error;
@@ -27,10 +28,14 @@ use crate::live::{Live, PackageState, Stop};
 use crate::plan::Plan;
 use crate::queue::{Permit, Turn};
 use crate::record::{ErrorRecord, EventsRecord, ReleaseRecord, Service, Time};
+use crate::release::{Cause, Entry};
 use crate::status::Status;
 
 /// The directory, in a deployment's staging, that becomes the release.
 pub(crate) const RELEASE: &str = "release";
+
+/// The list of its files, before it has its place.
+const LISTING: &str = "files";
 
 /// Everything that one run needs.
 pub(crate) struct Run {
@@ -105,6 +110,9 @@ impl Run {
             tracing::error!(deployment = %live.id, error, "the end of a deployment could not be recorded");
         }
         host.forget(&live, is_over).await;
+        // What one end makes superfluous goes at once, and keeps nobody waiting.
+        let project = live.project.clone();
+        tokio::spawn(async move { host.retain(&project).await });
     }
 
     async fn drive(self) -> Result<Permit, Exit> {
@@ -177,7 +185,12 @@ async fn proceed(
     from: usize,
     mut package: Option<Reader>,
 ) -> Result<(), Halt> {
-    let Plan { steps, strategy } = plan;
+    let Plan {
+        steps,
+        strategy,
+        auto_revert,
+        message,
+    } = plan;
     let mut services = live.read(|body| body.journal.services.clone()).await;
     for (at, planned) in steps.iter().enumerate().skip(from) {
         let outputs = step::run(host, live, at, planned, package.take()).await?;
@@ -213,13 +226,25 @@ async fn proceed(
     let (root, tree) = freeze_release(host, live, &services)
         .await
         .map_err(report(live))?;
-    let activated = activate(host, live, strategy, &root, tree, services).await;
-    if let Err(error) = activated {
-        let halt = live
-            .stop_reason()
-            .map_or_else(|| report(live)(error).into(), Halt::from);
+    let release = Release {
+        strategy,
+        auto_revert,
+        message,
+        root: &root,
+        tree,
+        services,
+    };
+    if let Err(error) = activate(host, live, release).await {
+        let halt = match (live.stop_reason(), error) {
+            (Some(stop), _) => Halt::from(stop),
+            // While its services got ready; the next start goes on from the frozen tree.
+            (None, Error::Stopping) => Halt::Paused,
+            (None, error) => report(live)(error).into(),
+        };
         if let Halt::Failed(_) = halt {
             host.discard(root).await;
+            host.discard(host.data.listing(&live.project, live.id))
+                .await;
         }
         return Err(halt);
     }
@@ -245,24 +270,27 @@ fn read_services(
         .collect()
 }
 
-/// From the staged files to a release at its place, durable, and known to nobody yet.
+/// From the staged files to a release at its place with its list beside it, durable, and known to nobody yet.
 async fn freeze_release(
     host: &Arc<Inner>,
     live: &Live,
     services: &[Service],
 ) -> Result<(PathBuf, Tree), Error> {
-    let staged = host.data.staging(live.id).join(RELEASE);
+    let staging = host.data.staging(live.id);
+    let (staged, listed) = (staging.join(RELEASE), staging.join(LISTING));
     let release = host.data.release(&live.project, live.id);
+    let listing = host.data.listing(&live.project, live.id);
     let parent = release
         .parent()
         .expect("a release lies in its project's directory")
         .to_owned();
     let tree = {
-        let staged = staged.clone();
+        let (staged, listed) = (staged.clone(), listed.clone());
         blocking(move || {
             crate::data_dir::make_dir(&parent)?;
-            let tree = freeze::inspect(&staged)?;
-            freeze::make_durable(&staged)?;
+            let tree = freeze::inspect_listed(&staged, &listed)?;
+            // The list is within.
+            freeze::make_durable(&staging)?;
             Ok::<_, Error>(tree)
         })
         .await??
@@ -276,34 +304,55 @@ async fn freeze_release(
     .await?;
     point("publish-intended");
     let place = release.clone();
-    blocking(move || freeze::publish(&staged, &place)).await??;
+    blocking(move || {
+        // The list goes the same way: its directory is synced with the release's own.
+        std::fs::rename(&listed, &listing)
+            .map_err(Error::io(format!("write {}", listing.display())))?;
+        freeze::publish(&staged, &place).map_err(Error::from)
+    })
+    .await??;
     point("release-published");
     Ok((release, tree))
 }
 
-/// Starts the services beside what is served, records release, pointer and end in one commit, and then
-/// lets the route follow.
-async fn activate(
-    host: &Arc<Inner>,
-    live: &Arc<Live>,
+/// A frozen release, and how it is to take the place of another.
+struct Release<'a> {
     strategy: Strategy,
-    root: &std::path::Path,
+    auto_revert: bool,
+    message: Option<String>,
+    root: &'a std::path::Path,
     tree: Tree,
     services: Vec<Service>,
-) -> Result<(), Error> {
-    let candidate = Candidate {
+}
+
+/// Starts the services beside what is served, records release, pointer and end in one commit, and then
+/// lets the route follow.
+async fn activate(host: &Arc<Inner>, live: &Arc<Live>, release: Release<'_>) -> Result<(), Error> {
+    let Release {
+        strategy,
+        auto_revert,
+        message,
+        root,
+        tree,
+        services,
+    } = release;
+    let swap = Swap {
         project: &live.project,
-        id: live.id,
+        release: live.id,
         digest: &tree.digest,
         root,
         services: &services,
+        strategy,
+        auto_revert,
     };
-    let routes = host.activator.start(&candidate).await?;
+    let stopped = async {
+        tokio::select! {
+            _ = live.stopped() => {}
+            () = host.pausing() => {}
+        }
+    };
+    let prepared = swap.prepare(host, stopped).await?;
     point("services-started");
-    // The last moment at which a stop is heeded: from here on the release is live.
-    if live.stop_reason().is_some() {
-        return Err(Error::Stopping);
-    }
 
     let url = if services.is_empty() {
         None
@@ -326,34 +375,48 @@ async fn activate(
         created_at: Time::now().as_millis(),
         body: serde_json::to_string(&record).expect("a release record serialises"),
     };
-    let changes = vec![
-        Change::InsertRelease(row),
-        Change::SetActive {
-            project: live.project.to_string(),
-            release: Some(live.id.as_uuid()),
-            expect: None,
-        },
-    ];
+    let previous = prepared.previous;
+    let differences = match previous {
+        Some(previous) => host.differences(&live.project, previous, live.id).await,
+        None => None,
+    };
+    let unknown = Origin::host();
+    let entry = Entry {
+        project: &live.project,
+        cause: Cause::Deployment,
+        release: live.id,
+        previous,
+        origin: live.origin.get().unwrap_or(&unknown),
+        message,
+        record: &record,
+        changes: differences,
+    };
+    let mut changes = vec![Change::InsertRelease(row)];
+    changes.extend(entry.into_changes());
+    changes.extend(prepared.changes());
 
-    let before = host.routes.of(&live.project);
-    if strategy == Strategy::Recreate {
-        host.routes.suspend(&live.project);
-    }
-    live.log.sync().await?;
-    let events = events_at_the_end(live, ending::EVENTS_AFTER_SUCCESS);
-    let recorded = live
-        .record(Durability::Power, changes, |body| {
-            body.release = Some(record.clone());
-            body.events = events;
-            body.forget_the_way();
-        })
-        .await;
+    let recorded = match live.log.sync().await {
+        // The last moment at which a stop is heeded: from here on the release is live.
+        Ok(()) if live.stop_reason().is_some() => Err(Error::Stopping),
+        Ok(()) => {
+            let events = events_at_the_end(live, ending::EVENTS_AFTER_SUCCESS);
+            let recorded = live
+                .record(Durability::Power, changes, |body| {
+                    body.release = Some(record.clone());
+                    body.events = events;
+                    body.forget_the_way();
+                })
+                .await;
+            recorded.map(drop)
+        }
+        Err(error) => Err(error.into()),
+    };
     if let Err(error) = recorded {
-        host.routes.replace(&live.project, &before);
+        prepared.abandon(host).await;
         return Err(error);
     }
     point("activation-recorded");
-    host.routes.replace(&live.project, &routes);
+    prepared.follow(host);
     point("routes-replaced");
 
     // The end is recorded: nothing that fails below changes it, and recovery writes what is missing.
@@ -363,6 +426,9 @@ async fn activate(
     point("staging-discarded");
     if let Err(error) = said {
         tracing::error!(deployment = %live.id, error = error.chain(), "the last events could not be written");
+    }
+    if let Some(previous) = previous {
+        host.share_in_background(&live.project, previous, live.id);
     }
     Ok(())
 }

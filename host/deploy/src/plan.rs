@@ -29,6 +29,10 @@ const MAX_PROBLEMS: usize = 10;
 pub(crate) struct Plan {
     pub(crate) steps: Vec<PlannedStep>,
     pub(crate) strategy: Strategy,
+    /// Whether the host goes back by itself when a service fails soon after the swap.
+    pub(crate) auto_revert: bool,
+    /// The head's message, for the history.
+    pub(crate) message: Option<String>,
 }
 
 /// One step, ready to run.
@@ -110,6 +114,8 @@ impl Plan {
         Ok(Self {
             steps: planned,
             strategy: head.strategy,
+            auto_revert: head.auto_revert.unwrap_or(true),
+            message: head.message.clone(),
         })
     }
 
@@ -167,6 +173,8 @@ impl Plan {
         Ok(Self {
             steps: planned,
             strategy: head.strategy,
+            auto_revert: head.auto_revert.unwrap_or(true),
+            message: head.message.clone(),
         })
     }
 

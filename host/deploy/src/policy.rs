@@ -26,6 +26,7 @@ use semver::Version;
 use serde::{Serialize, Serializer};
 
 use crate::name::{PluginName, ProjectName};
+use crate::release::Retention;
 use crate::signature::SignaturePolicy;
 
 pub(crate) use ceilings::{Ceilings, MAX_ENV_BYTES};
@@ -42,6 +43,7 @@ pub struct Policy {
     projects: BTreeMap<ProjectName, Ceilings>,
     network: NetworkPolicy,
     signatures: SignaturePolicy,
+    retention: Retention,
 }
 
 /// A plugin's table: for every version, or for one.
@@ -97,6 +99,11 @@ impl Policy {
     #[must_use]
     pub fn built_in() -> Self {
         Self::default()
+    }
+
+    /// Which releases are kept.
+    pub(crate) fn retention(&self) -> &Retention {
+        &self.retention
     }
 
     /// Reads a policy file. Paths in it are relative to its directory.

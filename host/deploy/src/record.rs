@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Origin;
 use crate::error::Error;
 use crate::events::Summary;
 use crate::grant::GrantRecord;
@@ -14,6 +15,7 @@ use crate::head::{Head, Request};
 use crate::journal::Journal;
 use crate::name::{DeploymentId, ProjectName, ServiceName};
 use crate::plan::PlanRecord;
+use crate::readiness::Readiness;
 use crate::status::{Status, derive};
 
 /// A deployment as a client sees it (DESIGN section 6).
@@ -34,6 +36,9 @@ pub struct Record {
     /// The head's message.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub message: Option<String>,
+    /// Whom it was begun for, and from where.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<Origin>,
     /// The package.
     pub package: Package,
     /// The steps, in the order in which they run.
@@ -50,6 +55,9 @@ pub struct Record {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Body {
     pub(crate) head: Head,
+    /// Whom it was begun for.
+    #[serde(default)]
+    pub(crate) origin: Option<Origin>,
     pub(crate) blob: Option<BlobId>,
     pub(crate) package: Package,
     pub(crate) steps: Vec<StepRecord>,
@@ -164,6 +172,9 @@ pub struct Service {
     /// What it is.
     #[serde(flatten)]
     pub kind: ServiceKind,
+    /// How it is asked whether it is ready to take traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Readiness>,
 }
 
 /// The kinds of service.
@@ -185,6 +196,13 @@ pub enum ServiceKind {
     },
 }
 
+impl ServiceKind {
+    /// Whether a program answers, which may need time to get ready, and may fail.
+    pub(crate) fn is_component(&self) -> bool {
+        matches!(self, Self::Component { .. })
+    }
+}
+
 impl Service {
     /// Reads the typed output with which a load step describes a service. Unlike the derived reader it
     /// refuses fields that it does not know: a misspelt one must not be lost in silence.
@@ -192,8 +210,8 @@ impl Service {
         let service: Self =
             serde_json::from_value(output.clone()).map_err(|error| error.to_string())?;
         let known: &[&str] = match service.kind {
-            ServiceKind::Static { .. } => &["name", "kind", "root"],
-            ServiceKind::Component { .. } => &["name", "kind", "path", "request"],
+            ServiceKind::Static { .. } => &["name", "kind", "root", "ready"],
+            ServiceKind::Component { .. } => &["name", "kind", "path", "request", "ready"],
         };
         let unknown = output
             .as_object()
@@ -331,6 +349,7 @@ impl Body {
             created_at: Time::from_millis(row.created_at),
             finished_at: row.finished_at.map(Time::from_millis),
             message: self.head.message,
+            by: self.origin,
             package: self.package,
             steps: self.steps,
             release: self.release,

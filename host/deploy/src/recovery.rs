@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cofferdam_ledger::{Change, DeploymentRow, Durability};
+use cofferdam_ledger::{Beside, Change, DeploymentRow, Durability};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
@@ -72,6 +72,7 @@ async fn recover_once(host: &Arc<Inner>) -> Result<(), Error> {
         .collect();
     sweep(host, &going_on).await?;
     complete_logs(host).await?;
+    forget_unsettled(host).await?;
     host.empty_trash();
     // Oldest first, as they had come: of those that waited, the newest takes the place of the others again.
     for waiting in runs {
@@ -122,7 +123,8 @@ pub(crate) async fn serve_active(host: &Arc<Inner>) -> Result<(), Error> {
     Ok(())
 }
 
-async fn serve(host: &Arc<Inner>, project: &str, id: DeploymentId) -> Result<(), Error> {
+/// Serves a release of a project, whatever was served before.
+pub(crate) async fn serve(host: &Arc<Inner>, project: &str, id: DeploymentId) -> Result<(), Error> {
     let project: ProjectName = project.parse()?;
     let missing = || Error::NotFound {
         what: format!("release {id}"),
@@ -374,16 +376,32 @@ async fn end_log(log: &EventWriter, body: &Body) -> Result<(), Error> {
     Ok(())
 }
 
+/// Forgets services that were being prepared, or drained.
+async fn forget_unsettled(host: &Arc<Inner>) -> Result<(), Error> {
+    let changes = host.ledger.unsettled_services().await?.into_iter();
+    let changes: Vec<Change> = changes
+        .map(|row| {
+            let (project, release) = (row.project, row.release);
+            Beside::RemoveServices { project, release }.into()
+        })
+        .collect();
+    if !changes.is_empty() {
+        host.ledger.commit(Durability::Process, changes).await?;
+    }
+    Ok(())
+}
+
 /// Takes away every directory that no record names, but for the staging of deployments that go on.
 async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Error> {
     let data = host.data.clone();
-    let (staged, released) = blocking(move || {
-        let staged = children(&data.all_staging())?;
+    let (staged, released, cached) = blocking(move || {
+        let mut staged = children(&data.all_staging())?;
+        staged.extend(children(&data.all_scratch())?);
         let mut released = Vec::new();
         for project in children(&data.all_releases())? {
             released.extend(children(&project)?);
         }
-        Ok::<_, Error>((staged, released))
+        Ok::<_, Error>((staged, released, children(&data.all_caches())?))
     })
     .await??;
     for path in staged.into_iter().filter(|path| !going_on.contains(path)) {
@@ -391,12 +409,19 @@ async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Err
     }
     let mut known = HashSet::new();
     for project in host.ledger.projects().await? {
+        known.insert(host.data.all_caches().join(&project.name));
         for release in host.ledger.releases(&project.name).await? {
-            known.insert(host.data.release(&project.name.parse()?, release.id.into()));
+            let (project, id) = (project.name.parse()?, release.id.into());
+            known.insert(host.data.release(&project, id));
+            known.insert(host.data.listing(&project, id));
         }
     }
     for path in released.into_iter().filter(|path| !known.contains(path)) {
-        tracing::warn!(path = %path.display(), "a release that was never recorded is discarded");
+        tracing::warn!(path = %path.display(), "a release that is not on record is discarded");
+        host.discard(path).await;
+    }
+    // A project that was torn down while the server died.
+    for path in cached.into_iter().filter(|path| !known.contains(path)) {
         host.discard(path).await;
     }
     Ok(())

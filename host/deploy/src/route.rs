@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use cap_std::fs::Dir;
 use cofferdam_sandbox::HttpService;
+use tokio::sync::Notify;
 
 use crate::name::{DeploymentId, ProjectName};
 
@@ -23,6 +25,86 @@ pub struct Route {
     pub service: String,
     /// What serves.
     pub target: Target,
+    /// How its requests went.
+    pub health: Health,
+    retired: Retired,
+}
+
+impl Route {
+    /// A route that nobody has used yet.
+    #[must_use]
+    pub fn new(
+        project: ProjectName,
+        release: DeploymentId,
+        digest: String,
+        service: String,
+        target: Target,
+    ) -> Self {
+        Self {
+            project,
+            release,
+            digest,
+            service,
+            target,
+            health: Health::default(),
+            retired: Retired::default(),
+        }
+    }
+
+    /// Cuts off whoever is still answered: the release was replaced, and the time for the rest is over.
+    pub(crate) fn retire(&self) {
+        self.retired.flag.store(true, Ordering::SeqCst);
+        self.retired.told.notify_waiters();
+    }
+
+    /// Whether the time for requests to it is over.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.flag.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when the time for requests to it is over, which for most is never.
+    pub async fn retired(&self) {
+        loop {
+            let told = self.retired.told.notified();
+            if self.is_retired() {
+                return;
+            }
+            told.await;
+        }
+    }
+}
+
+/// How the requests to a service went, counted since it was started.
+#[derive(Debug, Default)]
+pub struct Health {
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Health {
+    /// A request was answered by the service, whatever it said.
+    pub fn answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The service trapped, ran out of what it was granted, or gave no answer.
+    pub fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were answered, and how many were not.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (load(&self.answered), load(&self.failed))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Retired {
+    flag: AtomicBool,
+    told: Notify,
 }
 
 /// The kinds of thing that serve.
@@ -87,13 +169,13 @@ impl Routes {
         self.table.rcu(|table| {
             let mut table = HashMap::clone(table);
             for route in table.values_mut().filter(|route| route.project == *project) {
-                *route = Arc::new(Route {
-                    project: route.project.clone(),
-                    release: route.release,
-                    digest: route.digest.clone(),
-                    service: route.service.clone(),
-                    target: Target::Replacing,
-                });
+                *route = Arc::new(Route::new(
+                    route.project.clone(),
+                    route.release,
+                    route.digest.clone(),
+                    route.service.clone(),
+                    Target::Replacing,
+                ));
             }
             table
         });

@@ -136,17 +136,18 @@ pub(crate) async fn remove_release(
     }
 }
 
-/// Everything that is recorded of a project, in the order in which it may go. The audit log stays.
+/// Everything that is recorded of a project, in the order in which it may go. The audit log stays, and so does
+/// a hold: who puts a project under one does not mean it to be undone by tearing the project down.
 const PROJECT_ROWS: [&str; 11] = [
     "UPDATE projects SET active = NULL WHERE name = $1",
+    "DELETE FROM leases WHERE project = $1",
+    "DELETE FROM idempotency_keys WHERE project = $1",
     "DELETE FROM pins WHERE project = $1",
     "DELETE FROM services WHERE project = $1",
     "DELETE FROM activations WHERE project = $1",
     "DELETE FROM outbox WHERE project = $1",
     "DELETE FROM webhooks WHERE project = $1",
     "DELETE FROM secrets WHERE project = $1",
-    "DELETE FROM holds WHERE project = $1",
-    "DELETE FROM idempotency_keys WHERE project = $1",
     "DELETE FROM releases WHERE project = $1",
     "DELETE FROM deployments WHERE project = $1",
 ];
@@ -306,6 +307,18 @@ impl Ledger {
              WHERE project = $1 ORDER BY release, name",
         )
         .bind(project)
+        .fetch_all(self.readers())
+        .await
+        .map_err(read_error)?;
+        rows.iter().map(service).collect()
+    }
+
+    /// The services, of all projects, that were not what their project serves: being prepared, or drained.
+    pub async fn unsettled_services(&self) -> Result<Vec<ServiceRow>, Error> {
+        let rows = sqlx::query(
+            "SELECT project, release, name, role, state, detail, changed_at FROM services \
+             WHERE role <> 'active' ORDER BY project, release, name",
+        )
         .fetch_all(self.readers())
         .await
         .map_err(read_error)?;

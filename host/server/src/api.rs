@@ -20,6 +20,7 @@ mod openapi;
 mod plugins;
 mod problem;
 mod projects;
+mod releases;
 mod request_id;
 mod routes;
 mod secrets;

@@ -29,6 +29,7 @@ impl Config {
             (Some(root), None) => Ok(Some(vec![Service {
                 name: DEFAULT_NAME.to_owned(),
                 kind: Kind::Static { root },
+                ready: None,
             }])),
             (None, Some(services)) => {
                 let mut names = HashSet::new();

@@ -41,6 +41,7 @@ pub(crate) fn find(release: &Path) -> Vec<Service> {
     vec![Service {
         name: DEFAULT_NAME.to_owned(),
         kind,
+        ready: None,
     }]
 }
 

@@ -11,6 +11,22 @@ sdk::plugin! {
     description: "Describes what a release serves: static files or wasi:http components.",
     phases: ["load"],
     config: {
+        "$defs": {
+            "ready": {
+                "description": "How the service is asked whether it is ready, and watched.",
+                "type": ["object", "null"],
+                "additionalProperties": false,
+                "properties": {
+                    "path": { "type": "string", "pattern": "^/" },
+                    "status": { "type": "integer", "minimum": 200, "maximum": 599 },
+                    "interval_ms": { "type": "integer", "minimum": 10, "maximum": 600000 },
+                    "timeout_ms": { "type": "integer", "minimum": 1, "maximum": 600000 },
+                    "healthy_ms": { "type": "integer", "minimum": 0, "maximum": 600000 },
+                    "within_ms": { "type": "integer", "minimum": 1, "maximum": 600000 },
+                    "watch_ms": { "type": "integer", "minimum": 0, "maximum": 600000 }
+                }
+            }
+        },
         "type": "object",
         "additionalProperties": false,
         "properties": {
@@ -31,7 +47,8 @@ sdk::plugin! {
                             "properties": {
                                 "name": { "type": "string" },
                                 "kind": { "const": "static" },
-                                "root": { "type": "string" }
+                                "root": { "type": "string" },
+                                "ready": { "$ref": "#/$defs/ready" }
                             }
                         },
                         {
@@ -41,7 +58,8 @@ sdk::plugin! {
                                 "name": { "type": "string" },
                                 "kind": { "const": "component" },
                                 "path": { "type": "string" },
-                                "request": { "type": ["object", "null"] }
+                                "request": { "type": ["object", "null"] },
+                                "ready": { "$ref": "#/$defs/ready" }
                             }
                         }
                     ]

@@ -21,6 +21,9 @@ pub struct Service {
     /// What it is.
     #[serde(flatten)]
     pub kind: Kind,
+    /// How it is asked whether it is ready: `path`, `status` and so on. The host judges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Value>,
 }
 
 /// What a service is.

@@ -19,7 +19,7 @@ use std::{fs::File, io::Read};
 
 use blake3::Hasher;
 
-use super::{FreezeError, Tree, shown};
+use super::{FreezeError, Tree, listing, shown};
 
 /// Begins the string, and names its format.
 const FORMAT: &[u8] = b"cofferdam-tree-1\0";
@@ -53,10 +53,12 @@ pub(super) struct TreeHasher {
     hasher: Hasher,
     tree: Tree,
     block: Vec<u8>,
+    /// Where the entries are listed, too.
+    listing: Option<listing::Writer>,
 }
 
 impl TreeHasher {
-    pub(super) fn new() -> TreeHasher {
+    pub(super) fn new(listing: Option<listing::Writer>) -> TreeHasher {
         let mut hasher = Hasher::new();
         hasher.update(FORMAT);
         TreeHasher {
@@ -69,6 +71,7 @@ impl TreeHasher {
                 links: 0,
             },
             block: vec![0; BLOCK],
+            listing,
         }
     }
 
@@ -77,7 +80,7 @@ impl TreeHasher {
         match kind {
             Kind::Directory => {
                 self.tree.directories += 1;
-                self.begin(b'd', &path);
+                self.begin(b'd', &path)?;
             }
             Kind::File {
                 mut file,
@@ -87,32 +90,46 @@ impl TreeHasher {
                 let hash = self.content(&mut file, bytes, &path)?;
                 self.tree.files += 1;
                 self.tree.bytes += bytes;
-                self.begin(if executable { b'x' } else { b'f' }, &path);
-                self.hasher.update(hash.as_bytes());
+                self.begin(if executable { b'x' } else { b'f' }, &path)?;
+                self.put(hash.as_bytes())?;
+                if let Some(listing) = &mut self.listing {
+                    listing.write(&bytes.to_le_bytes())?;
+                }
             }
             Kind::Link { target } => {
                 self.tree.links += 1;
-                self.begin(b'l', &path);
-                self.text(&target);
+                self.begin(b'l', &path)?;
+                self.text(&target)?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Tree {
+    pub(super) fn finish(mut self) -> Result<Tree, FreezeError> {
+        if let Some(listing) = self.listing {
+            listing.finish()?;
+        }
         self.tree.digest = format!("blake3:{}", self.hasher.finalize().to_hex());
-        self.tree
+        Ok(self.tree)
     }
 
-    fn begin(&mut self, kind: u8, path: &str) {
-        self.hasher.update(&[kind]);
-        self.text(path);
+    fn begin(&mut self, kind: u8, path: &str) -> Result<(), FreezeError> {
+        self.put(&[kind])?;
+        self.text(path)
     }
 
-    fn text(&mut self, text: &str) {
+    fn text(&mut self, text: &str) -> Result<(), FreezeError> {
         let length = u32::try_from(text.len()).expect("paths and targets are far below 4 GiB");
-        self.hasher.update(&length.to_le_bytes());
-        self.hasher.update(text.as_bytes());
+        self.put(&length.to_le_bytes())?;
+        self.put(text.as_bytes())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), FreezeError> {
+        self.hasher.update(bytes);
+        match &mut self.listing {
+            Some(listing) => listing.write(bytes),
+            None => Ok(()),
+        }
     }
 
     /// The hash of a file's content, which must be as long as it was when the file was opened.

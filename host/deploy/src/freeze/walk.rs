@@ -13,7 +13,9 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, open, openat, read
 use super::{
     FreezeError, Tree,
     digest::{Entry, Kind, TreeHasher},
-    link, normalise, shown,
+    link, listing,
+    normalise::{self, Normaliser},
+    shown,
 };
 
 /// Directories within each other. Each holds a descriptor and a stack frame while its children are
@@ -46,6 +48,34 @@ const READ: OFlags = OFlags::RDONLY
 ///
 /// What is wrong with the tree ([`FreezeError::is_refusal`]), or with the host.
 pub fn inspect(root: &Path) -> Result<Tree, FreezeError> {
+    walk(root, Some(Normaliser::default()), None)
+}
+
+/// As [`inspect`], and writes the [list](super::Listing) of what it finds to this file, which is not within
+/// the tree and not made durable here.
+///
+/// # Errors
+///
+/// As [`inspect`], and when the list cannot be written.
+pub fn inspect_listed(root: &Path, listing: &Path) -> Result<Tree, FreezeError> {
+    let listing = listing::Writer::create(listing)?;
+    walk(root, Some(Normaliser::default()), Some(listing))
+}
+
+/// Digests a frozen tree again and changes nothing of it. Blocks.
+///
+/// # Errors
+///
+/// When it holds what no frozen tree can hold, or cannot be read.
+pub fn digest_of(root: &Path) -> Result<Tree, FreezeError> {
+    walk(root, None, None)
+}
+
+fn walk(
+    root: &Path,
+    normaliser: Option<Normaliser>,
+    listing: Option<listing::Writer>,
+) -> Result<Tree, FreezeError> {
     let directory = open(root, READ | OFlags::DIRECTORY, Mode::empty())
         .map_err(FreezeError::outside("open", root))?;
     let (entries, arriving) = sync_channel(AHEAD);
@@ -54,13 +84,13 @@ pub fn inspect(root: &Path) -> Result<Tree, FreezeError> {
             entries,
             seen: 0,
             links: Vec::new(),
-            normaliser: normalise::Normaliser::default(),
+            normaliser,
         };
         let walk = thread::Builder::new()
             .name("freeze".to_owned())
             .spawn_scoped(scope, || walk.run(directory.as_fd()))
             .map_err(FreezeError::outside("start a thread for", root))?;
-        let mut hasher = TreeHasher::new();
+        let mut hasher = TreeHasher::new(listing);
         let digested = arriving.iter().try_for_each(|entry| hasher.add(entry));
         // A walk that still sends sees that nobody listens, and ends.
         drop(arriving);
@@ -74,7 +104,7 @@ pub fn inspect(root: &Path) -> Result<Tree, FreezeError> {
         };
         // Everything that a link can meet is known to be harmless by now.
         link::judge(&directory, &links)?;
-        Ok(hasher.finish())
+        hasher.finish()
     })
 }
 
@@ -89,7 +119,8 @@ struct Walk {
     entries: SyncSender<Entry>,
     seen: u64,
     links: Vec<Link>,
-    normaliser: normalise::Normaliser,
+    /// Absent when nothing is to be changed.
+    normaliser: Option<Normaliser>,
 }
 
 /// Why a walk ended before its end.
@@ -127,7 +158,9 @@ impl Walk {
             }
             .into());
         }
-        self.normaliser.directory(directory, path)?;
+        if let Some(normaliser) = &mut self.normaliser {
+            normaliser.directory(directory, path)?;
+        }
         let mut names = self.names(directory, path)?;
         names.sort_unstable_by(|left, right| left.0.as_bytes().cmp(right.0.as_bytes()));
         for (name, file_type) in names {
@@ -237,9 +270,11 @@ impl Walk {
             return Err(FreezeError::Changed { path: shown(path) });
         }
         let executable = normalise::is_executable(&stat);
-        let file = self
-            .normaliser
-            .file(directory, name, path, File::from(opened), &stat)?;
+        let opened = File::from(opened);
+        let file = match &mut self.normaliser {
+            Some(normaliser) => normaliser.file(directory, name, path, opened, &stat)?,
+            None => opened,
+        };
         Ok(Kind::File {
             file,
             bytes: u64::try_from(stat.st_size).unwrap_or(0),

@@ -272,6 +272,11 @@ impl Inner {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(Error::Stopping);
         }
+        if self.is_leaving(project) {
+            return Err(Error::Conflict {
+                message: format!("project {project} is being torn down: deploy when it is gone"),
+            });
+        }
         head.check(project)?;
         hold::check(&self.ledger, project).await?;
         let plan = Plan::settle(

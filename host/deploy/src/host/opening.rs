@@ -10,7 +10,7 @@ use cofferdam_sandbox::{Sandbox, SandboxOptions};
 use tokio::sync::{Notify, watch};
 
 use super::{Host, HostOptions, Inner, uploads};
-use crate::activation::Activator;
+use crate::activation::{Activator, Pointers};
 use crate::catalog::{Catalog, blocking};
 use crate::data_dir::DataDir;
 use crate::error::Error;
@@ -19,7 +19,9 @@ use crate::lease::Leases;
 use crate::meter::Meter;
 use crate::places::Places;
 use crate::queue::Queue;
+use crate::reconcile::{self, Observations};
 use crate::recovery;
+use crate::release::Sharing;
 use crate::route::Routes;
 use crate::secrets::SecretStore;
 use crate::signature::TrustedKeys;
@@ -85,6 +87,8 @@ impl Host {
 
         let secrets = SecretStore::new(ledger.clone(), data.secrets_key());
         let tokens = TokenStore::open(ledger.clone()).await?;
+        let scratch = data.all_scratch();
+        let sharing = blocking(move || Sharing::probe(&scratch)).await?;
 
         let leases = Leases::new(ledger.clone());
         let inner = Arc::new(Inner {
@@ -103,6 +107,10 @@ impl Host {
             },
             routes: Routes::default(),
             writers: Writers::default(),
+            pointers: Pointers::default(),
+            leaving: Mutex::default(),
+            observations: Observations::default(),
+            sharing,
             queue: Queue::default(),
             places: Places::new(max_steps),
             leases,
@@ -122,6 +130,7 @@ impl Host {
         inner.activator.catalog.admit_shipped(&shipped).await?;
         tokio::spawn(recovery::recover(inner.clone()));
         tokio::spawn(uploads::expire_uploads(Arc::downgrade(&inner)));
+        tokio::spawn(reconcile::run(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 }

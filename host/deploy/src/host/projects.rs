@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::hold::HoldView;
 use crate::lease::LeaseView;
 use crate::name::{DeploymentId, ProjectName};
+use crate::reconcile::ServiceView;
 use crate::record::{ReleaseRecord, Time};
 use crate::status::Status;
 
@@ -25,6 +26,9 @@ pub struct ProjectView {
     pub active: Option<DeploymentId>,
     /// The release that it serves.
     pub release: Option<ReleaseRecord>,
+    /// How its services do.
+    #[serde(default)]
+    pub services: Vec<ServiceView>,
     /// Its newest deployment.
     pub latest: Option<Latest>,
     /// Why it takes no deployments, when it does not.
@@ -119,14 +123,16 @@ impl Inner {
             }),
             None => None,
         };
+        let name: ProjectName = row.name.parse()?;
         Ok(ProjectView {
-            name: row.name.parse()?,
             created_at: Time::from_millis(row.created_at),
             active: row.active.map(Into::into),
             release,
+            services: self.services_of(&name).await?,
             latest,
             hold: hold.map(HoldView::from),
             lease: lease.map(LeaseView::from),
+            name,
         })
     }
 }

@@ -46,7 +46,7 @@ impl Inner {
             .cloned()
     }
 
-    pub(super) fn all_live(&self) -> Vec<Arc<Live>> {
+    pub(crate) fn all_live(&self) -> Vec<Arc<Live>> {
         self.live
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

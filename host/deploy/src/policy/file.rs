@@ -14,6 +14,7 @@ use super::limit::{LIMITS, Unit};
 use super::pattern::{HostPattern, NamePattern};
 use super::{NetworkPolicy, PluginKey, Policy, Rule};
 use crate::name::{PluginRef, ProjectName};
+use crate::release::{Retention, RetentionRules};
 use crate::signature::{SignaturePolicy, TrustedKeys};
 use crate::units::{Milliseconds, Size};
 
@@ -28,6 +29,26 @@ struct File {
     projects: BTreeMap<Spanned<String>, Table>,
     network: Network,
     signatures: Signatures,
+    retention: RetentionTable,
+}
+
+/// What is kept, of every project and of some.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RetentionTable {
+    releases: Option<Spanned<i64>>,
+    age: Option<Milliseconds>,
+    bytes: Option<Size>,
+    projects: BTreeMap<Spanned<String>, RetentionRow>,
+}
+
+/// What is kept of one project; what it leaves out is as for every project.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RetentionRow {
+    releases: Option<Spanned<i64>>,
+    age: Option<Milliseconds>,
+    bytes: Option<Size>,
 }
 
 /// The ceilings of one table.
@@ -95,6 +116,7 @@ pub(super) fn parse(file: &str, text: &str, beside: &Path) -> Result<Policy, Str
         projects,
         network: place.network(parsed.network, beside)?,
         signatures: place.signatures(parsed.signatures)?,
+        retention: place.retention(parsed.retention)?,
     })
 }
 
@@ -225,6 +247,57 @@ impl Place<'_> {
         Ok(NetworkPolicy {
             allow_ranges,
             extra_roots: roots.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn retention(&self, table: RetentionTable) -> Result<Retention, String> {
+        let RetentionTable {
+            releases,
+            age,
+            bytes,
+            projects,
+        } = table;
+        let row = RetentionRow {
+            releases,
+            age,
+            bytes,
+        };
+        let defaults = self.retention_row(&row, RetentionRules::default())?;
+        let mut of_projects = BTreeMap::new();
+        for (name, row) in projects {
+            let project: ProjectName =
+                name.get_ref()
+                    .parse()
+                    .map_err(|why: crate::name::NameError| {
+                        self.refusal(&name.span(), "retention.projects", why)
+                    })?;
+            of_projects.insert(project, self.retention_row(&row, defaults)?);
+        }
+        Ok(Retention {
+            defaults,
+            projects: of_projects,
+        })
+    }
+
+    fn retention_row(
+        &self,
+        row: &RetentionRow,
+        defaults: RetentionRules,
+    ) -> Result<RetentionRules, String> {
+        let releases = match &row.releases {
+            None => defaults.releases,
+            Some(count) => u32::try_from(*count.get_ref())
+                .ok()
+                .filter(|count| *count > 0)
+                .ok_or_else(|| {
+                    let why = format!("is {}; at least one release is kept", count.get_ref());
+                    self.refusal(&count.span(), "retention.releases", why)
+                })?,
+        };
+        Ok(RetentionRules {
+            releases,
+            age_ms: row.age.map(|Milliseconds(age)| age).or(defaults.age_ms),
+            bytes: row.bytes.map(|Size(bytes)| bytes).or(defaults.bytes),
         })
     }
 

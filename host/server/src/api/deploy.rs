@@ -78,6 +78,7 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
             }
             (None, None) => host.begin(&project, head, media_type).await?,
         };
+        intake.attribute(origin.clone());
         let id = intake.id().to_string();
         let act = Act {
             action: "deployment.begin",

@@ -5,7 +5,7 @@ use axum::response::Response;
 use axum::routing::MethodFilter;
 use cofferdam_deploy::{
     Check, Collected, Head, HoldView, Identity, NewToken, PluginView, ProjectName, ProjectView,
-    Record, StoredSecret, UploadView,
+    Record, Rollback, StoredSecret, UploadView,
 };
 use futures::future::BoxFuture;
 use http::Method;
@@ -14,7 +14,7 @@ use super::doc::Doc;
 use super::problem::Problem;
 use super::{
     Call, audit, check, deploy, deployments, events, health, holds, log, missing, openapi, plugins,
-    projects, secrets, store, tokens, uploads,
+    projects, releases, secrets, store, tokens, uploads,
 };
 
 /// What a handler comes to.
@@ -100,6 +100,7 @@ const HOLD: &str = "/v1/projects/{project}/hold";
 const TOKENS: &str = "/v1/tokens";
 const PLUGIN: &str = "/v1/plugins/{name}/{version}";
 const UPLOAD: &str = "/v1/uploads/{upload}";
+const PIN: &str = "/v1/deployments/{id}/pin";
 const SECRET: &str = "/v1/projects/{project}/secrets/{name}";
 
 /// Every route there is.
@@ -349,6 +350,84 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
     .doc(
         Doc::of("One project: what it serves, and its newest deployment")
             .gives::<ProjectView>(200, "The project"),
+    ),
+    route(
+        Method::DELETE,
+        "/v1/projects/{project}",
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(releases::remove_project(call, project))
+        }),
+    )
+    .doc(
+        Doc::of("Tear a project down; its audit log stays").gives_nothing(204, "It is gone"),
+    ),
+    route(
+        Method::GET,
+        "/v1/projects/{project}/history",
+        Access::Project(Right::Read, |call, project| {
+            Box::pin(releases::history(call, project))
+        }),
+    )
+    .doc(
+        Doc::of("Every move of a project's pointer, newest first")
+            .query("before", "only moves older than this number")
+            .query("limit", "how many at most, 1 to 200")
+            .gives::<releases::HistoryPage>(200, "A page of the history"),
+    ),
+    route(
+        Method::POST,
+        "/v1/projects/{project}/rollback",
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(releases::rollback(call, project))
+        }),
+    )
+    .doc(
+        Doc::of("Serve a release that is kept again")
+            .takes::<Rollback>()
+            .gives::<ProjectView>(200, "The project, which serves it"),
+    ),
+    route(
+        Method::POST,
+        "/v1/projects/{project}/verify",
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(releases::verify(call, project))
+        }),
+    )
+    .doc(
+        Doc::of("Read every byte of what a project serves, and restore what is damaged")
+            .gives::<releases::Verified>(200, "How its services do"),
+    ),
+    route(
+        Method::PUT,
+        PIN,
+        Access::Deployment(Right::Deploy, |call, record| {
+            Box::pin(releases::pin(call, record))
+        }),
+    )
+    .doc(
+        Doc::of("Keep a deployment's release and package from retention")
+            .gives_nothing(204, "It is pinned"),
+    ),
+    route(
+        Method::DELETE,
+        PIN,
+        Access::Deployment(Right::Deploy, |call, record| {
+            Box::pin(releases::unpin(call, record))
+        }),
+    )
+    .doc(
+        Doc::of("Take a deployment's pin away").gives_nothing(204, "It is not pinned"),
+    ),
+    route(
+        Method::DELETE,
+        "/v1/deployments/{id}/package",
+        Access::Deployment(Right::Deploy, |call, record| {
+            Box::pin(releases::remove_package(call, record))
+        }),
+    )
+    .doc(
+        Doc::of("Remove the package of a deployment that has ended")
+            .gives_nothing(204, "There is none"),
     ),
     // Their names tell what a project talks to: that is for those who may change it.
     route(

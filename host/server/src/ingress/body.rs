@@ -1,6 +1,5 @@
 //! What a response carries, in pieces of bounded size.
 
-use std::any::Any;
 use std::error::Error;
 use std::fs::File;
 use std::io;
@@ -12,6 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use cap_std::fs::Dir;
+use cofferdam_deploy::Route;
+use futures::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
@@ -27,7 +28,10 @@ pub(super) type BodyError = Box<dyn Error + Send + Sync>;
 pub(super) struct Body {
     content: Content,
     /// What must outlive the response: the route it came from, so that its release is not reaped under it.
-    _lease: Option<Arc<dyn Any + Send + Sync>>,
+    _lease: Option<Arc<Route>>,
+    /// Resolves when the release was replaced and the time for what is still under way is over. What is sent
+    /// at once has no need of it.
+    cut: Option<BoxFuture<'static, ()>>,
 }
 
 enum Content {
@@ -55,10 +59,18 @@ impl Body {
         Body::from(Content::Streamed(Box::pin(body)))
     }
 
-    /// Keeps `lease` until the body is sent or dropped.
-    pub(super) fn leased(self, lease: Arc<dyn Any + Send + Sync>) -> Body {
+    /// Keeps the route until the body is sent or dropped, and breaks off when the route is retired.
+    pub(super) fn leased(self, route: Arc<Route>) -> Body {
+        let cut: Option<BoxFuture<'static, ()>> = match &self.content {
+            Content::Whole(_) => None,
+            Content::File(_) | Content::Streamed(_) => {
+                let route = route.clone();
+                Some(Box::pin(async move { route.retired().await }))
+            }
+        };
         Body {
-            _lease: Some(lease),
+            _lease: Some(route),
+            cut,
             ..self
         }
     }
@@ -69,6 +81,7 @@ impl From<Content> for Body {
         Body {
             content,
             _lease: None,
+            cut: None,
         }
     }
 }
@@ -81,6 +94,13 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(cut) = &mut self.cut
+            && cut.as_mut().poll(context).is_ready()
+        {
+            self.cut = None;
+            let replaced = "the release was replaced, and the time for requests to it is over";
+            return Poll::Ready(Some(Err(replaced.into())));
+        }
         match &mut self.content {
             Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::File(reader) => {

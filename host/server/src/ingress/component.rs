@@ -61,8 +61,15 @@ pub(super) async fn answer(
         return no_address();
     }
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-    match service.call(Request::from_parts(parts, body)).await {
+    let called = service.call(Request::from_parts(parts, body));
+    let answered = tokio::select! {
+        answered = called => answered,
+        // It was replaced, and has had its time.
+        () = route.retired() => return replaced(),
+    };
+    match answered {
         Ok(response) => {
+            route.health.answered();
             let (mut head, body) = response.into_parts();
             if let Err(fault) = clean(&mut head) {
                 tracing::warn!(project = %route.project, service = route.service, path, fault, "a service's answer cannot be sent");
@@ -71,7 +78,12 @@ pub(super) async fn answer(
             let body = send(&method, head.status, route, body);
             Response::from_parts(head, body)
         }
-        Err(error) => failed(route, &path, &error),
+        Err(error) => {
+            if is_its_own(&error) {
+                route.health.failed();
+            }
+            failed(route, &path, &error)
+        }
     }
 }
 
@@ -88,6 +100,9 @@ where
                 tracing::debug!(project = %route.project, service = route.service, %error, "an answer was not taken");
             }
             _ => {
+                if is_its_own(&error) {
+                    route.health.failed();
+                }
                 tracing::warn!(project = %route.project, service = route.service, %error, "an answer broke off");
             }
         }
@@ -218,6 +233,29 @@ fn bad_answer() -> Response<Body> {
         "Something broke here",
         "The program behind this page did not answer properly. The server's log says why.",
     )
+}
+
+/// Whether a failure is the service's own, and not its client's or the host's.
+fn is_its_own(error: &ServiceError) -> bool {
+    !matches!(
+        error,
+        ServiceError::Request { .. }
+            | ServiceError::Stalled { .. }
+            | ServiceError::Busy { .. }
+            | ServiceError::Host { .. }
+    )
+}
+
+fn replaced() -> Response<Body> {
+    let mut response = notice(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "One moment",
+        "This project was replaced by a new release while your request was under way. Try again.",
+    );
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 /// The answer for a component that gave none. Why is for the log alone.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::harness::{shared, site};
 
 /// Every route that wants a token.
-const GUARDED: [(&str, &str); 17] = [
+const GUARDED: [(&str, &str); 24] = [
     ("POST", "/v1/projects/blog/deployments"),
     ("PUT", "/v1/projects/blog/deployments"),
     ("GET", "/v1/deployments"),
@@ -35,6 +35,22 @@ const GUARDED: [(&str, &str); 17] = [
     ("PUT", "/v1/plugins/unpack/1.0.0"),
     ("DELETE", "/v1/plugins/unpack/1.0.0"),
     ("GET", "/v1/audit"),
+    ("DELETE", "/v1/projects/blog"),
+    ("GET", "/v1/projects/blog/history"),
+    ("POST", "/v1/projects/blog/rollback"),
+    ("POST", "/v1/projects/blog/verify"),
+    (
+        "PUT",
+        "/v1/deployments/01890000-0000-7000-8000-000000000000/pin",
+    ),
+    (
+        "DELETE",
+        "/v1/deployments/01890000-0000-7000-8000-000000000000/pin",
+    ),
+    (
+        "DELETE",
+        "/v1/deployments/01890000-0000-7000-8000-000000000000/package",
+    ),
 ];
 
 #[tokio::test]

@@ -81,10 +81,13 @@ async fn a_project_that_is_being_replaced_says_when_to_come_back() {
     let route = Arc::into_inner(tree.route()).unwrap();
     server.swap(
         "site.localhost",
-        Arc::new(Route {
-            target: Target::Replacing,
-            ..route
-        }),
+        Arc::new(Route::new(
+            route.project,
+            route.release,
+            route.digest,
+            route.service,
+            Target::Replacing,
+        )),
     );
     let answer = get(server.address, "/", &[]).await;
     assert_eq!(

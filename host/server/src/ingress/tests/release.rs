@@ -51,15 +51,15 @@ impl Tree {
         static RELEASES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
         let number = RELEASES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = Dir::open_ambient_dir(self.path(""), ambient_authority()).unwrap();
-        Arc::new(Route {
-            project: "site".parse().unwrap(),
-            release: format!("01890000-0000-7000-8000-{number:012x}")
+        Arc::new(Route::new(
+            "site".parse().unwrap(),
+            format!("01890000-0000-7000-8000-{number:012x}")
                 .parse()
                 .unwrap(),
-            digest: format!("blake3:{number:064x}"),
-            service: "web".to_owned(),
-            target: Target::Static(StaticRoot { dir }),
-        })
+            format!("blake3:{number:064x}"),
+            "web".to_owned(),
+            Target::Static(StaticRoot { dir }),
+        ))
     }
 
     /// Serves this tree alone, as `site.localhost`.

@@ -39,6 +39,11 @@ impl wasip2::exports::http::incoming_handler::Guest for Service {
                 }
             }
             "/panic" => panic!("as asked"),
+            "/health" => answer(out, health(), b"so it is\n"),
+            "/slow" => {
+                std::thread::sleep(std::time::Duration::from_millis(1500));
+                answer(out, 200, b"slowly, but wholly\n");
+            }
             "/silent" => {}
             "/error" => ResponseOutparam::set(
                 out,
@@ -127,6 +132,17 @@ fn tamper(path: &str) -> String {
         Err(error) => format!("{verb} {path}: refused ({error})\n"),
     });
     told.concat()
+}
+
+/// 200, or 500 outside of the time from `HEALTHY_FROM` to `HEALTHY_UNTIL`, in milliseconds since the epoch.
+fn health() -> u16 {
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |time| time.as_millis());
+    let moment = |name: &str| std::env::var(name).ok()?.parse::<u128>().ok();
+    let early = moment("HEALTHY_FROM").is_some_and(|from| now < from);
+    let late = moment("HEALTHY_UNTIL").is_some_and(|until| now >= until);
+    if early || late { 500 } else { 200 }
 }
 
 fn fetch() -> String {

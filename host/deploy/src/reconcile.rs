@@ -1,0 +1,439 @@
+//! What should be served, held against what is: a loop that asks services how they do, looks whether the
+//! files of the active releases are what they were, and puts back what is missing.
+//!
+//! - here: the loop, and how a service's state follows from what was seen
+//! - `restore`: a release made whole again
+
+mod restore;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use cofferdam_ledger::{Beside, Durability, ServiceRow};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::activation::{FAILED_PROBES, FEW_REQUESTS, Role, active};
+use crate::catalog::blocking;
+use crate::error::Error;
+use crate::freeze;
+use crate::host::{Host, Inner};
+use crate::name::{DeploymentId, ProjectName};
+use crate::readiness;
+use crate::record::{ReleaseRecord, Service, ServiceKind, Time};
+use crate::route::{Route, Target};
+
+/// From one look at all services to the next: often enough for a person who waits, seldom enough that a
+/// thousand idle projects cost nothing.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The same for releases of files alone, which do not change by themselves.
+const LOOK_AT_FILES: Duration = Duration::from_secs(60);
+
+/// From one reading of every byte of an active release to the next. A gigabyte takes seconds.
+const READ: Duration = Duration::from_secs(6 * 3600);
+
+/// From one look at what is kept to the next, for what expires by its age.
+const RETAIN: Duration = Duration::from_secs(3600);
+
+/// How a service does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceState {
+    /// It is being prepared.
+    Starting,
+    /// It answers.
+    Healthy,
+    /// It fails probes, or most of its requests.
+    Unhealthy,
+    /// Its files are gone, or not what they were.
+    Missing,
+    /// It was replaced, and finishes what it has begun.
+    Draining,
+}
+
+impl ServiceState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Missing => "missing",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// A service of a project, as a client sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceView {
+    /// Its name within the release.
+    pub name: String,
+    /// The release.
+    pub release: DeploymentId,
+    /// `green` is being prepared, `active` takes the traffic, `blue` was replaced.
+    pub role: String,
+    /// How it does.
+    pub state: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Since when.
+    pub since: Time,
+}
+
+impl From<ServiceRow> for ServiceView {
+    fn from(row: ServiceRow) -> Self {
+        Self {
+            name: row.name,
+            release: row.release.into(),
+            role: row.role,
+            state: row.state,
+            detail: row.detail,
+            since: Time::from_millis(row.changed_at),
+        }
+    }
+}
+
+/// What the loop remembers between its rounds.
+#[derive(Debug, Default)]
+pub(crate) struct Observations {
+    services: Mutex<HashMap<(DeploymentId, String), Observation>>,
+    /// When every byte of a release was last read.
+    read: Mutex<HashMap<DeploymentId, Instant>>,
+    /// When a release is looked at next.
+    next: Mutex<HashMap<DeploymentId, Instant>>,
+    restore: restore::Attempts,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Observation {
+    failed_probes: u32,
+    /// The counts at the last look that meant anything.
+    counts: (u64, u64),
+    /// What is on record.
+    told: Option<(ServiceState, Option<String>)>,
+}
+
+/// Runs the loop for as long as the host is there.
+pub(crate) async fn run(host: Weak<Inner>) {
+    let mut retained: Option<Instant> = None;
+    // A start has enough to do, and every release was opened just now.
+    let started = Instant::now();
+    loop {
+        sleep(LOOK).await;
+        let Some(host) = host.upgrade() else {
+            return;
+        };
+        // What the last run left lies where repairs are put together, too.
+        if !*host.recovered.borrow() {
+            continue;
+        }
+        let due = retained.is_none_or(|at| at.elapsed() >= RETAIN);
+        if let Err(error) = host.look_at_all(due, started).await {
+            tracing::warn!(error = error.chain(), "the services could not be looked at");
+        }
+        if due {
+            retained = Some(Instant::now());
+        }
+    }
+}
+
+impl Host {
+    /// Reads every byte of what a project serves, restores what is not what it was, and says how its
+    /// services do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], or when the ledger cannot be read.
+    pub async fn verify(&self, project: &ProjectName) -> Result<Vec<ServiceView>, Error> {
+        let inner = &self.inner;
+        let Some(row) = inner.ledger.project(project.as_str()).await? else {
+            return Err(Error::NotFound {
+                what: format!("project {project}"),
+            });
+        };
+        if let Some(release) = active(Some(&row)) {
+            inner.look_at(project, release, true).await?;
+        }
+        inner.services_of(project).await
+    }
+}
+
+impl Inner {
+    pub(crate) async fn services_of(
+        &self,
+        project: &ProjectName,
+    ) -> Result<Vec<ServiceView>, Error> {
+        let rows = self.ledger.services(project.as_str()).await?;
+        Ok(rows.into_iter().map(ServiceView::from).collect())
+    }
+
+    async fn look_at_all(self: &Arc<Self>, retain: bool, started: Instant) -> Result<(), Error> {
+        let mut seen = Vec::new();
+        for row in self.ledger.projects().await? {
+            let project: ProjectName = row.name.parse()?;
+            if retain {
+                self.retain(&project).await;
+            }
+            let Some(release) = active(Some(&row)) else {
+                continue;
+            };
+            seen.push(release);
+            if !self.observations.is_its_turn(release) {
+                continue;
+            }
+            let due = self.observations.is_due(release, started);
+            if let Err(error) = self.look_at(&project, release, due).await {
+                tracing::warn!(%project, %release, error = error.chain(), "a project's services could not be looked at");
+            }
+        }
+        self.observations.forget_all_but(&seen);
+        Ok(())
+    }
+
+    /// Looks at one release that should be served. With `read` every byte of it is read.
+    async fn look_at(
+        self: &Arc<Self>,
+        project: &ProjectName,
+        release: DeploymentId,
+        read: bool,
+    ) -> Result<(), Error> {
+        let record = self.release(project, release).await?;
+        let is_slow = record
+            .services
+            .iter()
+            .any(|service| service.kind.is_component());
+        let pause = if is_slow { LOOK } else { LOOK_AT_FILES };
+        self.observations.look_again(release, pause);
+        if read {
+            self.observations.was_read(release);
+        }
+        if let Some(why) = self.damage(project, release, &record, read).await? {
+            for service in &record.services {
+                self.tell(
+                    project,
+                    release,
+                    service,
+                    ServiceState::Missing,
+                    Some(why.clone()),
+                )
+                .await?;
+            }
+            // What was put back is looked at again by the next round.
+            return self.restore(project, release, &record, &why).await;
+        }
+        let routes = self.routes.of(project);
+        if !record.services.is_empty() && !routes.iter().any(|(_, route)| route.release == release)
+        {
+            // It could not be served at the start, or a move is under way.
+            let _pointer = self.pointers.take(project).await;
+            let row = self.ledger.project(project.as_str()).await?;
+            if active(row.as_ref()) == Some(release) && self.routes.of(project).is_empty() {
+                crate::recovery::serve(self, project.as_str(), release).await?;
+            }
+            return Ok(());
+        }
+        for service in &record.services {
+            let found = routes.iter().find(|(_, route)| {
+                route.release == release && route.service == service.name.as_str()
+            });
+            let Some((host, route)) = found else {
+                continue;
+            };
+            let (state, detail) = self.judge(service, host, route).await;
+            self.tell(project, release, service, state, detail).await?;
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the files of a release; nothing, if they are what they were.
+    async fn damage(
+        &self,
+        project: &ProjectName,
+        release: DeploymentId,
+        record: &ReleaseRecord,
+        read: bool,
+    ) -> Result<Option<String>, Error> {
+        let root = self.data.release(project, release);
+        let paths: Vec<String> = record
+            .services
+            .iter()
+            .map(|service| match &service.kind {
+                ServiceKind::Static { root } => root.clone(),
+                ServiceKind::Component { path, .. } => path.clone(),
+            })
+            .collect();
+        let digest = record.digest.clone();
+        blocking(move || {
+            for path in std::iter::once("").chain(paths.iter().map(String::as_str)) {
+                if let Err(error) = std::fs::metadata(root.join(path)) {
+                    let what = if path.is_empty() { "the release" } else { path };
+                    return Some(format!("{what} is not there: {}", error.kind()));
+                }
+            }
+            if !read {
+                return None;
+            }
+            match freeze::digest_of(&root) {
+                Ok(tree) if tree.digest == digest => None,
+                Ok(tree) => Some(format!(
+                    "its files have the digest {}, and were frozen as {digest}",
+                    tree.digest
+                )),
+                Err(error) => Some(format!("its files cannot be read: {error}")),
+            }
+        })
+        .await
+    }
+
+    /// How a service does, by a probe if it has a gate, and by its requests if it has none.
+    async fn judge(
+        &self,
+        service: &Service,
+        host: &str,
+        route: &Arc<Route>,
+    ) -> (ServiceState, Option<String>) {
+        let key = (route.release, route.service.clone());
+        let mut seen = self.observations.of(&key);
+        let before = seen.told.clone();
+        let verdict = match (&service.ready, &route.target) {
+            (Some(gate), Target::Http(_)) => {
+                match readiness::probe(&route.target, host, Some(gate)).await {
+                    Ok(()) => {
+                        seen.failed_probes = 0;
+                        Some((ServiceState::Healthy, None))
+                    }
+                    Err(why) => {
+                        seen.failed_probes = seen.failed_probes.saturating_add(1);
+                        (seen.failed_probes >= FAILED_PROBES).then(|| {
+                            (
+                                ServiceState::Unhealthy,
+                                Some(format!("{FAILED_PROBES} probes in a row failed: {why}")),
+                            )
+                        })
+                    }
+                }
+            }
+            _ => {
+                let (answered, failed) = route.health.counts();
+                let since = (
+                    answered.saturating_sub(seen.counts.0),
+                    failed.saturating_sub(seen.counts.1),
+                );
+                (since.0 + since.1 >= FEW_REQUESTS).then(|| {
+                    seen.counts = (answered, failed);
+                    if since.1 > since.0 {
+                        let all = since.0 + since.1;
+                        let why = format!("{} of its last {all} requests failed", since.1);
+                        (ServiceState::Unhealthy, Some(why))
+                    } else {
+                        (ServiceState::Healthy, None)
+                    }
+                })
+            }
+        };
+        self.observations.keep(key, seen);
+        // What says nothing new leaves the last word standing; what was missing is there again.
+        verdict.unwrap_or(match before {
+            Some((ServiceState::Unhealthy, why)) => (ServiceState::Unhealthy, why),
+            _ => (ServiceState::Healthy, None),
+        })
+    }
+
+    /// Puts on record how a service does, if that is news.
+    async fn tell(
+        &self,
+        project: &ProjectName,
+        release: DeploymentId,
+        service: &Service,
+        state: ServiceState,
+        detail: Option<String>,
+    ) -> Result<(), Error> {
+        let key = (release, service.name.to_string());
+        let mut seen = self.observations.of(&key);
+        // Figures change from round to round and are no news by themselves.
+        if seen.told.as_ref().is_some_and(|(told, _)| *told == state) {
+            return Ok(());
+        }
+        let row = ServiceRow {
+            project: project.to_string(),
+            release: release.as_uuid(),
+            name: service.name.to_string(),
+            role: Role::Active.as_str().to_owned(),
+            state: state.as_str().to_owned(),
+            detail: detail.clone(),
+            changed_at: Time::now().as_millis(),
+        };
+        self.ledger
+            .commit(Durability::Process, vec![Beside::PutService(row).into()])
+            .await?;
+        match (seen.told.is_some(), state) {
+            (_, ServiceState::Unhealthy | ServiceState::Missing) => {
+                tracing::warn!(%project, %release, service = %service.name, state = state.as_str(), detail, "a service does not do well");
+            }
+            (true, _) => {
+                tracing::info!(%project, %release, service = %service.name, state = state.as_str(), "a service does well again");
+            }
+            (false, _) => {}
+        }
+        seen.told = Some((state, detail));
+        self.observations.keep(key, seen);
+        Ok(())
+    }
+}
+
+impl Observations {
+    fn of(&self, key: &(DeploymentId, String)) -> Observation {
+        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        services.get(key).cloned().unwrap_or_default()
+    }
+
+    fn keep(&self, key: (DeploymentId, String), seen: Observation) {
+        self.services
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, seen);
+    }
+
+    fn is_due(&self, release: DeploymentId, started: Instant) -> bool {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = read.get(&release).copied().unwrap_or(started);
+        last.elapsed() >= READ
+    }
+
+    fn is_its_turn(&self, release: DeploymentId) -> bool {
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.get(&release)
+            .is_none_or(|next| *next <= Instant::now())
+    }
+
+    fn look_again(&self, release: DeploymentId, after: Duration) {
+        self.next
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(release, Instant::now() + after);
+    }
+
+    fn was_read(&self, release: DeploymentId) {
+        self.read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(release, Instant::now());
+    }
+
+    fn forget_all_but(&self, releases: &[DeploymentId]) {
+        self.services
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(release, _), _| releases.contains(release));
+        for times in [&self.read, &self.next] {
+            times
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|release, _| releases.contains(release));
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! A release made whole again: from its own files and those of other releases that have the same content;
+//! and where that is not enough, by deploying its package once more.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::audit::{Act, Origin};
+use crate::catalog::blocking;
+use crate::data_dir::make_dir;
+use crate::error::Error;
+use crate::freeze::{self, FreezeError, ListedKind, Listing};
+use crate::host::{Host, Inner};
+use crate::name::{DeploymentId, ProjectName};
+use crate::pipeline::RELEASE;
+use crate::record::{Body, ReleaseRecord};
+
+/// Releases that were tried to be restored, so that none is tried for ever.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(Mutex<HashSet<DeploymentId>>);
+
+impl Attempts {
+    /// Whether this is the first attempt.
+    fn begin(&self, release: DeploymentId) -> bool {
+        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts.insert(release)
+    }
+
+    fn succeeded(&self, release: DeploymentId) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&release);
+    }
+}
+
+impl Inner {
+    /// Restores a release that is served and is not whole. One that cannot be restored is tried once.
+    pub(super) async fn restore(
+        self: &Arc<Self>,
+        project: &ProjectName,
+        release: DeploymentId,
+        record: &ReleaseRecord,
+        why: &str,
+    ) -> Result<(), Error> {
+        if !self.observations.restore.begin(release) {
+            return Ok(());
+        }
+        tracing::warn!(%project, %release, why, "a release that is served is not whole; it is restored");
+        let how = match self.rebuild(project, release, record).await {
+            Ok(()) => {
+                self.observations.restore.succeeded(release);
+                "restored from kept files".to_owned()
+            }
+            Err(error) => {
+                tracing::warn!(%project, %release, error = error.chain(), "a release cannot be restored from kept files; its package is deployed again");
+                match self.redeploy(project, release).await {
+                    Ok(again) => format!("deployed again as {again}"),
+                    Err(error) => {
+                        tracing::error!(%project, %release, error = error.chain(), "a release cannot be restored: deploy it again");
+                        "it cannot be restored".to_owned()
+                    }
+                }
+            }
+        };
+        let released = release.to_string();
+        let detail = format!("{how}: {why}");
+        let act = Act {
+            action: "release.restore",
+            project: Some(project),
+            target: Some(&released),
+            detail: Some(&detail),
+        };
+        self.audit(&Origin::host(), act).await
+    }
+
+    /// Builds the tree anew from whatever has its files, and puts it in the place of the other.
+    async fn rebuild(
+        self: &Arc<Self>,
+        project: &ProjectName,
+        release: DeploymentId,
+        record: &ReleaseRecord,
+    ) -> Result<(), Error> {
+        let place = |id| {
+            (
+                self.data.release(project, id),
+                self.data.listing(project, id),
+            )
+        };
+        let own = place(release);
+        let others: Vec<_> = self
+            .ledger
+            .releases(project.as_str())
+            .await?
+            .into_iter()
+            .filter(|row| row.id != release.as_uuid())
+            .map(|row| place(row.id.into()))
+            .collect();
+        let staging = self.data.scratch();
+        let (trash, digest) = (self.data.trash(), record.digest.clone());
+        let _pointer = self.pointers.take(project).await;
+        let (from, to) = (staging.clone(), own.0.clone());
+        let built = blocking(move || {
+            let staged = from.join(RELEASE);
+            make_dir(&staged)?;
+            build(&own, &others, &staged)?;
+            let tree = freeze::inspect(&staged)?;
+            if tree.digest != digest {
+                return Err(Error::ReleaseInvalid {
+                    message: format!("what could be put together has the digest {}", tree.digest),
+                });
+            }
+            freeze::make_durable(&staged)?;
+            freeze::discard(&to, &trash)?;
+            freeze::publish(&staged, &to)?;
+            Ok(())
+        })
+        .await?;
+        self.discard(staging).await;
+        built?;
+        // Whoever has the old directory open serves what is gone.
+        crate::recovery::serve(self, project.as_str(), release).await
+    }
+
+    /// Sends the stored package through its pipeline again.
+    async fn redeploy(
+        self: &Arc<Self>,
+        project: &ProjectName,
+        release: DeploymentId,
+    ) -> Result<DeploymentId, Error> {
+        let host = Host {
+            inner: self.clone(),
+        };
+        let body = Body::parse(&self.deployment_row(release).await?)?;
+        let mut package = host.package(release).await?;
+        let media_type = package.media_type.clone();
+        let mut intake = host.begin(project, body.head, media_type).await?;
+        intake.attribute(Origin::host());
+        let id = intake.id();
+        while let Some(bytes) = package.next().await? {
+            intake.write(bytes).await?;
+        }
+        intake.finish().await?;
+        Ok(id)
+    }
+}
+
+/// Puts a release's tree together, each file from wherever its content still is.
+fn build(
+    own: &(PathBuf, PathBuf),
+    others: &[(PathBuf, PathBuf)],
+    staged: &Path,
+) -> Result<(), FreezeError> {
+    let mut wanted: HashMap<[u8; 32], Vec<(PathBuf, bool)>> = HashMap::new();
+    for entry in Listing::open(&own.1)? {
+        let entry = entry?;
+        let to = staged.join(&entry.path);
+        let failed = || FreezeError::outside("restore", &to);
+        match entry.kind {
+            ListedKind::Directory => fs::create_dir(&to).map_err(failed())?,
+            ListedKind::Link { target } => {
+                std::os::unix::fs::symlink(target, &to).map_err(failed())?;
+            }
+            ListedKind::File {
+                hash, executable, ..
+            } => {
+                if !copy(&own.0.join(&entry.path), &to, &hash, executable) {
+                    wanted.entry(hash).or_default().push((to, executable));
+                }
+            }
+        }
+    }
+    for (root, list) in others {
+        if wanted.is_empty() {
+            break;
+        }
+        let Ok(listing) = Listing::open(list) else {
+            continue;
+        };
+        for entry in listing {
+            let entry = entry?;
+            let ListedKind::File { hash, .. } = entry.kind else {
+                continue;
+            };
+            let Some(places) = wanted.get_mut(&hash) else {
+                continue;
+            };
+            let from = root.join(&entry.path);
+            places.retain(|(to, executable)| !copy(&from, to, &hash, *executable));
+            if places.is_empty() {
+                wanted.remove(&hash);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file if its content is what it should be; whether it was.
+fn copy(from: &Path, to: &Path, hash: &[u8; 32], executable: bool) -> bool {
+    let copied = || -> std::io::Result<bool> {
+        if !fs::symlink_metadata(from)?.is_file() {
+            return Ok(false);
+        }
+        fs::copy(from, to)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut file = fs::File::open(to)?;
+        let mut block = vec![0; 128 * 1024];
+        loop {
+            match file.read(&mut block)? {
+                0 => break,
+                read => {
+                    hasher.update(&block[..read]);
+                }
+            }
+        }
+        if hasher.finalize().as_bytes() != hash {
+            fs::remove_file(to)?;
+            return Ok(false);
+        }
+        let mode = if executable { 0o755 } else { 0o644 };
+        fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
+        Ok(true)
+    };
+    copied().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    #[test]
+    fn a_release_is_put_together_from_what_is_left_of_it_and_from_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let release = |name: &str, files: &[(&str, &str)]| {
+            let root = directory.path().join(name);
+            fs::create_dir(&root).unwrap();
+            for (path, text) in files {
+                let path = root.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let list = directory.path().join(format!("{name}.files"));
+            let digest = freeze::inspect_listed(&root, &list).unwrap().digest;
+            ((root, list), digest)
+        };
+        let (own, digest) = release("own", &[("a", "1"), ("d/b", "2"), ("c", "3")]);
+        let (other, _) = release("other", &[("elsewhere", "2"), ("c", "not 3")]);
+        fs::remove_dir_all(own.0.join("d")).unwrap();
+        let restore = |name: &str| {
+            let staged = directory.path().join(name);
+            fs::create_dir(&staged).unwrap();
+            build(&own, std::slice::from_ref(&other), &staged).unwrap();
+            freeze::digest_of(&staged).unwrap().digest
+        };
+        assert_eq!(restore("one"), digest);
+        // Content that is nowhere any more is not made up.
+        fs::write(own.0.join("c"), "X").unwrap();
+        assert_ne!(restore("two"), digest);
+    }
+}
