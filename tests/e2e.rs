@@ -16,6 +16,7 @@
 //! | `secrets` | a secret that a step says in every way, and that is seen nowhere |
 //! | `policy` | ceilings, refusals with their line, and caches |
 //! | `uploading` | packages sent without what the server has, and over links that break |
+//! | `telling` | reasons with what to do, webhooks, whole projects followed, exit codes |
 //! | `watching` | events joined late, resumed, and left |
 //! | `queueing` | one deployment of a project at a time: queue, lease, keys, holds, the cap on steps |
 //! | `cancelling` | what is cancelled has stopped when that is acknowledged |
@@ -83,6 +84,8 @@ mod server;
 mod serving;
 #[path = "e2e/storing.rs"]
 mod storing;
+#[path = "e2e/telling.rs"]
+mod telling;
 #[path = "e2e/tutorial.rs"]
 mod tutorial;
 #[path = "e2e/uploading.rs"]

@@ -2,6 +2,7 @@
 
 pub(crate) mod follow;
 pub(crate) mod resume;
+pub(crate) mod follow_project;
 pub(crate) mod sse;
 pub(crate) mod upload;
 
@@ -221,8 +222,12 @@ impl Api {
         self.json(answer).await
     }
 
-    /// `POST path` with a JSON body, answered in JSON or with nothing.
-    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+    /// `POST path` with a document, however long the answer takes.
+    pub(crate) async fn post_json_patiently(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
         let request = self
             .request(Method::POST, path)
             .header(reqwest::header::CONTENT_TYPE, "application/json")
@@ -273,6 +278,21 @@ impl Api {
             .request(Method::GET, &format!("/v1/deployments/{id}/events"))
             .header(ACCEPT, "text/event-stream");
         if last > 0 {
+            request = request.header("last-event-id", last);
+        }
+        self.send(request).await
+    }
+
+    /// The event stream of a project, from after the place `last` on, or from now.
+    async fn project_events(
+        &self,
+        project: &Project,
+        last: Option<&str>,
+    ) -> Result<Response, Failure> {
+        let mut request = self
+            .request(Method::GET, &format!("/v1/projects/{project}/events"))
+            .header(ACCEPT, "text/event-stream");
+        if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
         self.send(request).await

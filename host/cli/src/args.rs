@@ -9,6 +9,7 @@ mod release;
 mod secret;
 mod store;
 mod token;
+mod webhook;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub(crate) use release::{HistoryArgs, ReleaseArgs, RemoveArgs, RollbackArgs, Ver
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretRemoveArgs, SecretSetArgs};
 pub(crate) use store::{StoreCheckArgs, StoreCommand, StoreGcArgs, StoreReindexArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
+pub(crate) use webhook::{WebhookArgs, WebhookCommand, WebhookSetArgs};
 
 /// Where `serve` keeps everything, and where clients look for its token.
 pub(crate) const DATA: &str = "./cofferdam-data";
@@ -132,6 +134,9 @@ pub(crate) enum Command {
     /// Read every byte of what a project serves, restore what is damaged, and show how its services do
     #[command(after_help = "Exits with 1 when a service does not do well.")]
     Verify(VerifyArgs),
+    /// Post what becomes of a project's deployments to a URL
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Tear a project down, with its releases, packages, logs, caches and secrets
     Remove(RemoveArgs),
 }
@@ -365,11 +370,14 @@ pub(crate) struct DeployArgs {
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
     /// The deployment: its id, or enough of its beginning or end
-    #[arg(value_name = "ID")]
-    pub(crate) id: String,
+    #[arg(value_name = "ID", required_unless_present = "follow")]
+    pub(crate) id: Option<String>,
     /// Only events after this number
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) after: u64,
+    /// Follow all deployments of a project as they come, until ctrl-c
+    #[arg(long, value_name = "PROJECT", conflicts_with_all = ["id", "after"])]
+    pub(crate) follow: Option<Project>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
     /// Print JSON lines
@@ -417,6 +425,27 @@ pub(crate) struct ListArgs {
 }
 
 impl Command {
+    /// Whether the command does nothing but wait for a server's answers, so that an interrupt can end it anywhere. The
+    /// others have something to put in order first, or wait for a person.
+    pub(crate) fn only_waits(&self) -> bool {
+        matches!(
+            self,
+            Command::Events(_)
+                | Command::Log(_)
+                | Command::List(_)
+                | Command::Show(_)
+                | Command::Projects(_)
+                | Command::Audit(_)
+                | Command::Rollback(_)
+                | Command::History(_)
+                | Command::Pin(_)
+                | Command::Unpin(_)
+                | Command::Verify(_)
+                | Command::Webhook(_)
+                | Command::Remove(_)
+        )
+    }
+
     /// Whether standard output is for a script.
     pub(crate) fn json(&self) -> bool {
         match self {
@@ -439,6 +468,7 @@ impl Command {
             Command::Store(command) => command.json(),
             Command::Audit(args) => args.json,
             Command::Rollback(args) => args.json,
+            Command::Webhook(command) => command.json(),
             Command::History(args) => args.json,
             Command::Verify(args) => args.json,
             Command::Pin(_) | Command::Unpin(_) | Command::Remove(_) => false,

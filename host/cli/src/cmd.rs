@@ -17,6 +17,7 @@ pub(crate) mod show;
 pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod webhook;
 
 use std::io::{self, Write};
 

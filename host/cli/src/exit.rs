@@ -78,7 +78,7 @@ impl Failure {
         match self {
             Failure::Refused {
                 code: Some(code), ..
-            } => crate::advice::of(code),
+            } => cofferdam_deploy::hint::of(code),
             _ => None,
         }
     }

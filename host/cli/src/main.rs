@@ -18,14 +18,13 @@
 //! | [`event`] | what the events say |
 //! | [`ui`] | what a person sees of them |
 //! | [`secret`] | a secret's value, from where it is read |
-//! | [`exit`], [`advice`] | how a command ends, and what to do about it |
+//! | [`exit`] | how a command ends, and what to do about it |
 //! | [`tls`] | TLS as a client |
 //! | [`signal`] | ctrl-c, the first and the second |
 //!
 //! Exit codes: 0 done; 1 the deployment failed; 2 usage; 3 refused; 4 the server is out of reach; 130
 //! interrupted.
 
-mod advice;
 mod api;
 mod args;
 mod cmd;
@@ -89,6 +88,19 @@ fn main() -> ExitCode {
 }
 
 async fn run(command: &Command) -> Result<(), Failure> {
+    if !command.only_waits() {
+        return Box::pin(obey(command)).await;
+    }
+    let interrupt = signal::Interrupt::listen()?;
+    tokio::select! {
+        ended = Box::pin(obey(command)) => ended,
+        () = interrupt.raised(1) => Err(Failure::Interrupted(
+            "interrupted; what the server was asked for, it may have done".to_owned(),
+        )),
+    }
+}
+
+async fn obey(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Serve(arguments) => cmd::serve::run(arguments).await,
         Command::Up(arguments) => Box::pin(cmd::up::run(arguments)).await,
@@ -110,6 +122,7 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::Policy(command) => cmd::policy::run(command).await,
         Command::Store(command) => cmd::store::run(command).await,
         Command::Audit(arguments) => cmd::audit::run(arguments).await,
+        Command::Webhook(command) => cmd::webhook::run(command).await,
         Command::Rollback(arguments) => cmd::release::rollback(arguments).await,
         Command::History(arguments) => cmd::release::history(arguments).await,
         Command::Pin(arguments) => cmd::release::pin(arguments).await,

@@ -23,8 +23,7 @@ pub(crate) async fn write(
     log.append(EventKind::Phase, None, json!({ "status": status }))
         .await?;
     if let Some(error) = error {
-        let fields =
-            json!({ "code": error.code, "message": error.message, "exit_code": error.exit_code });
+        let fields = json!({ "code": error.code, "message": error.message, "exit_code": error.exit_code, "hint": error.hint });
         log.append(EventKind::Error, error.step.as_deref(), fields)
             .await?;
     }

@@ -109,6 +109,12 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// No message can be sent there.
+    #[error("the webhook is not valid: {message}")]
+    WebhookInvalid {
+        /// Why.
+        message: String,
+    },
     /// The host cannot open or seal secrets.
     #[error("no secret can be used: {message}")]
     SecretsUnavailable {
@@ -340,6 +346,7 @@ impl Error {
             Self::SecretInvalid { .. }
             | Self::ScopeInvalid { .. }
             | Self::TokenInvalid { .. }
+            | Self::WebhookInvalid { .. }
             | Self::HoldInvalid { .. }
             | Self::KeyInvalid { .. }
             | Self::UploadLength { .. } => "request_invalid",
@@ -389,6 +396,7 @@ impl Error {
             | Self::SecretInvalid { .. }
             | Self::ScopeInvalid { .. }
             | Self::TokenInvalid { .. }
+            | Self::WebhookInvalid { .. }
             | Self::HoldInvalid { .. }
             | Self::KeyInvalid { .. } => ErrorKind::Invalid,
             Self::ConfigInvalid { .. }

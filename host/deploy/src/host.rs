@@ -105,6 +105,10 @@ pub(crate) struct Inner {
     /// Projects that are being torn down.
     pub(crate) leaving: Mutex<HashSet<ProjectName>>,
     pub(crate) observations: Observations,
+    /// Told when something waits to be told to a webhook.
+    pub(crate) news: Arc<Notify>,
+    /// Told when a deployment has begun.
+    pub(crate) begun: Notify,
     /// How the disk keeps what releases have in common.
     pub(crate) sharing: Sharing,
     live: Mutex<HashMap<DeploymentId, Arc<Live>>>,

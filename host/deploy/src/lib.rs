@@ -33,7 +33,9 @@
 //! | `meter` | figures about what the host does |
 //! | `schema` | JSON schemas of texts with rules |
 //! | `catalog`, `token`, `data_dir` | admitted plugins, bearer tokens, the directory itself |
-//! | `audit` | who did what |
+//! | `audit`, `webhook` | who did what; who is told of a project's ends |
+//! | `follow` | the events of all of a project's deployments |
+//! | [`hint`] | what to do about each code |
 //! | `signature` | which keys the operator trusts to sign plugins |
 //!
 //! # Example
@@ -68,10 +70,12 @@ mod ending;
 mod error;
 pub mod events;
 pub mod faults;
+mod follow;
 pub mod freeze;
 mod grant;
 pub mod head;
 mod health;
+pub mod hint;
 mod hold;
 mod host;
 mod idempotency;
@@ -100,6 +104,7 @@ mod storage;
 mod token;
 pub mod units;
 mod upload;
+mod webhook;
 
 pub use audit::{Act, AuditEntry, AuditQuery, Origin};
 pub use catalog::{Admission, PluginView, ShippedPlugin};
@@ -112,6 +117,7 @@ pub use cofferdam_sandbox::worker::{Isolation, WorkerOptions};
 pub use cofferdam_sandbox::{HttpService, Phase, ServiceError};
 pub use error::{Error, ErrorKind};
 pub use events::{Next, StoredEvent, Subscription};
+pub use follow::{ProjectEvents, ProjectNext};
 pub use grant::{Finding, GrantRecord};
 pub use head::Head;
 pub use health::{LedgerHealth, ledger_health, packages_health};
@@ -144,3 +150,4 @@ pub use status::{STATUSES, Status};
 pub use storage::{Collected, StorageOptions};
 pub use token::{Identity, MAX_SCOPES, MAX_TOKENS, NewToken, Scope, TokenStore, TokenView};
 pub use upload::{Append, UploadId, UploadView};
+pub use webhook::{NewWebhook, WebhookView};

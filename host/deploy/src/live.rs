@@ -14,6 +14,7 @@ use crate::events::EventWriter;
 use crate::name::{DeploymentId, ProjectName};
 use crate::record::{Body, ErrorRecord};
 use crate::status::{Status, derive};
+use crate::webhook;
 
 /// How the package stands.
 #[derive(Debug, Clone)]
@@ -157,6 +158,9 @@ impl Live {
         }
         let status = derive(&body);
         let mut changes = extra;
+        if status.is_terminal() {
+            changes.push(webhook::ended(&self.project, self.id, status, &body));
+        }
         changes.push(Change::UpdateDeployment {
             id: self.id.as_uuid(),
             expect: state.version,

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::events::Summary;
 use crate::grant::GrantRecord;
 use crate::head::{Head, Request};
+use crate::hint;
 use crate::journal::Journal;
 use crate::name::{DeploymentId, ProjectName, ServiceName};
 use crate::plan::PlanRecord;
@@ -240,6 +241,9 @@ pub struct ErrorRecord {
     /// The exit code, when the step exited by itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit_code: Option<i32>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<Box<str>>,
 }
 
 impl ErrorRecord {
@@ -250,6 +254,7 @@ impl ErrorRecord {
             step: None,
             lines: Vec::new(),
             exit_code: None,
+            hint: hint::of(code).map(Box::from),
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::plan::Plan;
 use crate::queue::Turn;
 use crate::record::{Body, ErrorRecord, ReleaseRecord, StepStatus};
 use crate::status::{Status, derive};
+use crate::webhook;
 
 /// How long to wait before a recovery that failed is tried again: a full disk may be made room on meanwhile.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -328,6 +329,8 @@ async fn end(
     let log = host.logs.reopen(row.id)?;
     body.fail(error);
     body.events.last = log.last() + ending::EVENTS_AFTER_FAILURE;
+    let project: ProjectName = row.project.parse()?;
+    let news = webhook::ended(&project, id, derive(&body), &body);
     let change = Change::UpdateDeployment {
         id: row.id,
         expect: row.version,
@@ -335,7 +338,10 @@ async fn end(
         finished: true,
         body: body.to_json(),
     };
-    host.ledger.commit(Durability::Power, vec![change]).await?;
+    host.ledger
+        .commit(Durability::Power, vec![change, news])
+        .await?;
+    host.news.notify_one();
     end_log(&log, &body).await?;
     host.data.remove_open_end(id);
     Ok(())

@@ -212,6 +212,36 @@ impl SecretStore {
         Ok(secrets)
     }
 
+    /// Seals the key of a project's webhook, which is opened by nobody but the host.
+    pub(crate) async fn seal_key(
+        &self,
+        project: &ProjectName,
+        value: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let _writing = self.writing.lock().await;
+        let may_make = self.ledger.secret_count().await? == 0;
+        let key = key::read_or_make(self.key.clone(), may_make).await?;
+        seal::seal_in(&key, &webhook_context(project), value)
+    }
+
+    /// The key of a project's webhook.
+    pub(crate) async fn open_key(
+        &self,
+        project: &ProjectName,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let key = key::read(self.key.clone()).await?;
+        let opened = seal::open_in(&key, &webhook_context(project), sealed);
+        opened
+            .map(Zeroizing::new)
+            .ok_or_else(|| Error::SecretsUnavailable {
+                message: format!(
+                    "the webhook of project {project} was sealed under another key than the present secrets.key, or is \
+                     damaged: put the right key back, or set the webhook anew"
+                ),
+            })
+    }
+
     /// Says in the log when there are secrets that cannot be opened: better at the start than by a failed deployment.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         if self.ledger.secret_count().await? > 0
@@ -221,6 +251,11 @@ impl SecretStore {
         }
         Ok(())
     }
+}
+
+/// What the key of a webhook is sealed in. No secret's context begins like this.
+fn webhook_context(project: &ProjectName) -> Vec<u8> {
+    format!("cofferdam webhook\0{project}").into_bytes()
 }
 
 /// Refuses more secrets than can be looked for: those of a step, and of the steps before it.

@@ -118,6 +118,24 @@ impl Ledger {
         rows.iter().map(deployment).collect()
     }
 
+    /// The project's first deployment after this one, or its very first.
+    pub async fn deployment_after(
+        &self,
+        project: &str,
+        after: Option<Uuid>,
+    ) -> Result<Option<Uuid>, Error> {
+        let after = after.map(|id| id.to_string()).unwrap_or_default();
+        let found: Option<String> = sqlx::query_scalar(
+            "SELECT id FROM deployments WHERE project = $1 AND id > $2 ORDER BY id LIMIT 1",
+        )
+        .bind(project)
+        .bind(after)
+        .fetch_optional(&self.shared.readers)
+        .await
+        .map_err(read_error)?;
+        found.map(|text| id("deployments.id", &text)).transpose()
+    }
+
     /// Every deployment that has not ended, oldest first.
     pub async fn unfinished(&self) -> Result<Vec<DeploymentRow>, Error> {
         let rows = sqlx::query(deployments!("WHERE finished = 0 ORDER BY id"))

@@ -162,14 +162,27 @@ impl Ledger {
         }))
     }
 
-    /// The deliveries that wait, those to be tried first in front.
-    pub async fn deliveries(&self, limit: u32) -> Result<Vec<DeliveryRow>, Error> {
-        let rows = sqlx::query(outbox!("ORDER BY next_at, id LIMIT $1"))
-            .bind(i64::from(limit.min(MAX_PAGE)))
-            .fetch_all(self.readers())
+    /// The deliveries that are due, the oldest of each project: one that nobody takes holds up no other's.
+    pub async fn due_deliveries(&self, now: i64, limit: u32) -> Result<Vec<DeliveryRow>, Error> {
+        let rows = sqlx::query(outbox!(
+            "WHERE id IN (SELECT MIN(id) FROM outbox WHERE next_at <= $1 GROUP BY project) \
+             ORDER BY next_at, id LIMIT $2"
+        ))
+        .bind(now)
+        .bind(i64::from(limit.min(MAX_PAGE)))
+        .fetch_all(self.readers())
+        .await
+        .map_err(read_error)?;
+        rows.iter().map(delivery).collect()
+    }
+
+    /// When the next delivery is due, in milliseconds since the epoch, if any waits.
+    pub async fn next_delivery(&self) -> Result<Option<i64>, Error> {
+        let next: Option<i64> = sqlx::query_scalar("SELECT MIN(next_at) FROM outbox")
+            .fetch_one(self.readers())
             .await
             .map_err(read_error)?;
-        rows.iter().map(delivery).collect()
+        Ok(next)
     }
 
     /// The deliveries of a project that wait, oldest first.

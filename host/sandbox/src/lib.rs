@@ -88,7 +88,9 @@ pub use self::error::Error;
 pub use self::event::{OutputStream, StepEvent};
 pub use self::http::{HttpService, ServiceBody, ServiceError};
 pub use self::limits::{Limits, ServiceLimits};
-pub use self::net::{HostPort, IpRange, NetGrant, NetGrantError};
+pub use self::net::{
+    HostPort, IpRange, NetGrant, NetGrantError, PostError, PostRules, check_post_url, post,
+};
 pub use self::outcome::{HostUsage, Outcome, Receipt, Verdict};
 pub use self::redact::Redactor;
 pub use self::sandbox::{DEFAULT_MAX_COMPONENT_BYTES, Sandbox, SandboxOptions};

@@ -13,6 +13,7 @@
 //! | `body` | bodies on their way, in bounded memory |
 //! | `failure` | why a request failed, between the two ends |
 //! | `client` | the guest's end |
+//! | `post` | a message of the host's own, under the same rules |
 
 mod address;
 mod body;
@@ -20,11 +21,13 @@ mod broker;
 mod client;
 mod failure;
 mod grant;
+mod post;
 mod upstream;
 
 pub(crate) use self::broker::{Broker, open};
 pub(crate) use self::client::Client;
 pub use self::grant::{HostPort, IpRange, NetGrant, NetGrantError};
+pub use self::post::{PostError, PostRules, check_post_url, post};
 
 /// Bytes of one body that wait at either end of the stream between guest and broker.
 const STREAM_WINDOW: u32 = 128 << 10;

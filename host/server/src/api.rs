@@ -19,6 +19,7 @@ mod missing;
 mod openapi;
 mod plugins;
 mod problem;
+mod project_events;
 mod projects;
 mod releases;
 mod request_id;
@@ -27,6 +28,7 @@ mod secrets;
 mod store;
 mod tokens;
 mod uploads;
+mod webhooks;
 
 use std::sync::Arc;
 

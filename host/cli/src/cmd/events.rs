@@ -2,18 +2,25 @@
 
 use std::io::IsTerminal;
 
+use crate::api::Api;
 use crate::api::follow::Follow;
+use crate::api::follow_project::FollowProject;
 use crate::args::{EventsArgs, OneArgs};
 use crate::cmd::print;
 use crate::event::Event;
 use crate::exit::Failure;
+use crate::project::Project;
 use crate::ui::text::{Paint, escaped};
 use crate::ui::{Outcome, Transcript};
 
 /// Follows a deployment to its end.
 pub(crate) async fn events(arguments: &EventsArgs) -> Result<(), Failure> {
     let api = arguments.client.api()?;
-    let id = api.resolve(&arguments.id).await?;
+    if let Some(project) = &arguments.follow {
+        return follow_project(&api, project, arguments.json).await;
+    }
+    let given = arguments.id.as_deref().unwrap_or_default();
+    let id = api.resolve(given).await?;
     let mut follow = Follow::of(&api, id.clone(), arguments.after);
     let mut printer = Printer::new(arguments.json);
     while let Some(events) = follow.next().await? {
@@ -28,6 +35,26 @@ pub(crate) async fn events(arguments: &EventsArgs) -> Result<(), Failure> {
         printer.flush()?;
     }
     outcome.into_result()
+}
+
+/// Follows a project through all its deployments. It ends with a signal, or with the server.
+async fn follow_project(api: &Api, project: &Project, json: bool) -> Result<(), Failure> {
+    let mut follow = FollowProject::of(api, project);
+    let mut printer = Printer::new(json);
+    let mut deployment: Option<String> = None;
+    loop {
+        for event in &follow.next().await? {
+            if event.deployment != deployment && event.deployment.is_some() {
+                deployment.clone_from(&event.deployment);
+                if !json {
+                    // Steps of one are no steps of another.
+                    printer.begin(deployment.as_deref().unwrap_or_default());
+                }
+            }
+            printer.event(event);
+        }
+        printer.flush()?;
+    }
 }
 
 /// Prints the recorded log.
@@ -69,6 +96,13 @@ impl Printer {
             transcript: Transcript::new(paint).with_outputs(),
             out: String::new(),
         }
+    }
+
+    /// Another deployment speaks from here on.
+    fn begin(&mut self, id: &str) {
+        self.transcript.close();
+        self.transcript = Transcript::new(self.paint).with_outputs();
+        self.out.push_str(&format!("deployment {}\n", escaped(id)));
     }
 
     fn event(&mut self, event: &Event) {

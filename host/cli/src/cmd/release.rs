@@ -26,7 +26,9 @@ pub(crate) async fn rollback(arguments: &RollbackArgs) -> Result<(), Failure> {
         wanted.insert("message".to_owned(), json!(message));
     }
     let path = format!("/v1/projects/{}/rollback", arguments.project);
-    let project = api.post_json(&path, &Value::Object(wanted)).await?;
+    let project = api
+        .post_json_patiently(&path, &Value::Object(wanted))
+        .await?;
     if arguments.json {
         return print(&format!("{project}\n"));
     }
@@ -169,7 +171,7 @@ pub(crate) async fn unpin(arguments: &ReleaseArgs) -> Result<(), Failure> {
 pub(crate) async fn verify(arguments: &VerifyArgs) -> Result<(), Failure> {
     let api = arguments.client.api()?;
     let path = format!("/v1/projects/{}/verify", arguments.project);
-    let services = rows(api.post_json(&path, &json!({})).await?);
+    let services = rows(api.post_json_patiently(&path, &json!({})).await?);
     show(
         arguments.json,
         &services,

@@ -349,7 +349,7 @@ pub(super) fn end(out: &mut String, paint: Paint, outcome: &Outcome, taken: Opti
             quote(out, paint, &escaped(part));
         }
     }
-    if let Some(advice) = crate::advice::of(&problem.code) {
+    if let Some(advice) = cofferdam_deploy::hint::of(&problem.code) {
         let advice = advice.replace(" ID`", &format!(" {}`", outcome.id));
         say(out, &column("what to do"), &advice);
     }

@@ -315,6 +315,7 @@ impl Inner {
         let span =
             tracing::info_span!(parent: None, "pipeline", deployment = %id, project = %project);
         tokio::spawn(run.finish().instrument(span));
+        self.begun.notify_waiters();
         Ok(Intake::new(self, live, ingest, expected))
     }
 

@@ -110,6 +110,8 @@ impl Host {
             pointers: Pointers::default(),
             leaving: Mutex::default(),
             observations: Observations::default(),
+            news: Arc::default(),
+            begun: Notify::new(),
             sharing,
             queue: Queue::default(),
             places: Places::new(max_steps),
@@ -131,6 +133,7 @@ impl Host {
         tokio::spawn(recovery::recover(inner.clone()));
         tokio::spawn(uploads::expire_uploads(Arc::downgrade(&inner)));
         tokio::spawn(reconcile::run(Arc::downgrade(&inner)));
+        tokio::spawn(crate::webhook::run(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 }

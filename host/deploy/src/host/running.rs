@@ -17,6 +17,7 @@ impl Host {
         inner.stopping.store(true, Ordering::SeqCst);
         inner.pausing.send_replace(true);
         inner.collections.stop();
+        inner.begun.notify_waiters();
         if tokio::time::timeout(grace, inner.drained()).await.is_err() {
             for live in inner.all_live() {
                 live.pause();
@@ -100,6 +101,7 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&live.id);
         self.idle.notify_waiters();
+        self.news.notify_one();
     }
 
     async fn drained(&self) {

@@ -16,6 +16,7 @@ use crate::head::MAX_MESSAGE;
 use crate::host::{Host, Inner, ProjectView};
 use crate::name::{DeploymentId, ProjectName};
 use crate::record::{Body, ReleaseRecord};
+use crate::webhook;
 use cofferdam_ledger::{self as ledger, Durability};
 
 /// How many moves are looked through for releases that failed before.
@@ -136,6 +137,8 @@ impl Inner {
         };
         let mut changes = entry.into_changes();
         changes.extend(prepared.changes());
+        let said = message.as_deref();
+        changes.push(webhook::moved(project, cause.as_str(), target, now, said));
         if cause == Cause::Revert {
             // What a person asks for is in the audit log by its request.
             let (released, told) = (target.to_string(), format!("from {now}"));
@@ -150,6 +153,7 @@ impl Inner {
         match self.ledger.commit(Durability::Power, changes).await {
             Ok(_) => {
                 prepared.follow(self);
+                self.news.notify_one();
                 tracing::info!(%project, release = %target, previous = %now, ?cause, "the project serves another release");
                 Ok(())
             }

@@ -27,6 +27,11 @@ pub(super) fn seal(
     name: &SecretName,
     value: &[u8],
 ) -> Result<Vec<u8>, Error> {
+    seal_in(key, &context(project, name), value)
+}
+
+/// Seals a value that can be opened in the same context alone.
+pub(super) fn seal_in(key: &Key, context: &[u8], value: &[u8]) -> Result<Vec<u8>, Error> {
     let failed = |source: std::io::Error| Error::Io {
         action: "seal a secret".to_owned(),
         source,
@@ -35,7 +40,7 @@ pub(super) fn seal(
     getrandom::fill(&mut nonce).map_err(|error| failed(std::io::Error::other(error)))?;
     let payload = Payload {
         msg: value,
-        aad: &context(project, name),
+        aad: context,
     };
     let ciphertext = XChaCha20Poly1305::new((&**key).into())
         .encrypt(&XNonce::from(nonce), payload)
@@ -53,22 +58,26 @@ pub(super) fn open(
     name: &SecretName,
     sealed: &[u8],
 ) -> Result<Vec<u8>, Error> {
-    let opened = sealed
-        .strip_prefix(&[FORMAT])
-        .and_then(|rest| rest.split_first_chunk::<NONCE_BYTES>())
-        .and_then(|(nonce, ciphertext)| {
-            let payload = Payload {
-                msg: ciphertext,
-                aad: &context(project, name),
-            };
-            XChaCha20Poly1305::new((&**key).into())
-                .decrypt(&XNonce::from(*nonce), payload)
-                .ok()
-        });
-    opened.ok_or_else(|| Error::SecretsUnavailable {
+    open_in(key, &context(project, name), sealed).ok_or_else(|| Error::SecretsUnavailable {
         message: format!(
             "secret {name} of project {project} was sealed under another key than the present secrets.key, or is \
              damaged: put the right key back, or set the secret anew"
         ),
     })
+}
+
+/// Opens what was sealed in this context; nothing, if it was not, or under another key.
+pub(super) fn open_in(key: &Key, context: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    sealed
+        .strip_prefix(&[FORMAT])
+        .and_then(|rest| rest.split_first_chunk::<NONCE_BYTES>())
+        .and_then(|(nonce, ciphertext)| {
+            let payload = Payload {
+                msg: ciphertext,
+                aad: context,
+            };
+            XChaCha20Poly1305::new((&**key).into())
+                .decrypt(&XNonce::from(*nonce), payload)
+                .ok()
+        })
 }

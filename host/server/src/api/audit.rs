@@ -28,6 +28,8 @@ pub(super) fn action(method: &Method, path: &str) -> Option<&'static str> {
         ("DELETE", "/v1/projects/{project}") => "project.remove",
         ("POST", "/v1/projects/{project}/rollback") => "project.rollback",
         ("POST", "/v1/projects/{project}/verify") => "project.verify",
+        ("PUT", "/v1/projects/{project}/webhook") => "webhook.set",
+        ("DELETE", "/v1/projects/{project}/webhook") => "webhook.remove",
         ("PUT", "/v1/deployments/{id}/pin") => "deployment.pin",
         ("DELETE", "/v1/deployments/{id}/pin") => "deployment.unpin",
         ("DELETE", "/v1/deployments/{id}/package") => "package.remove",

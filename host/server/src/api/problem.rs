@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use axum::response::{IntoResponse, Response};
-use cofferdam_deploy::{DeploymentId, Error, ErrorKind, Record, Scope};
+use cofferdam_deploy::{DeploymentId, Error, ErrorKind, Record, Scope, hint};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
@@ -73,6 +73,9 @@ pub(super) struct Document<'a> {
     errors: &'a [String],
     #[serde(flatten)]
     numbers: &'a BTreeMap<&'static str, u64>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
     /// The request's id, which the server's log has too.
     request: &'a str,
 }
@@ -215,6 +218,7 @@ impl Problem {
             lines: &details.lines,
             errors: &details.errors,
             numbers: &details.numbers,
+            hint: hint::of(&details.code),
             request: request.as_str(),
         };
         let text = serde_json::to_vec(&document).expect("it has only strings and numbers");
@@ -389,6 +393,7 @@ mod tests {
                 "status": 404,
                 "detail": "deployment x does not exist",
                 "code": "not_found",
+                "hint": hint::of("not_found"),
                 "request": null,
             })
         );

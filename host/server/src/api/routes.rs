@@ -4,8 +4,8 @@
 use axum::response::Response;
 use axum::routing::MethodFilter;
 use cofferdam_deploy::{
-    Check, Collected, Head, HoldView, Identity, NewToken, PluginView, ProjectName, ProjectView,
-    Record, Rollback, StoredSecret, UploadView,
+    Check, Collected, Head, HoldView, Identity, NewToken, NewWebhook, PluginView, ProjectName,
+    ProjectView, Record, Rollback, StoredSecret, UploadView, WebhookView,
 };
 use futures::future::BoxFuture;
 use http::Method;
@@ -14,7 +14,7 @@ use super::doc::Doc;
 use super::problem::Problem;
 use super::{
     Call, audit, check, deploy, deployments, events, health, holds, log, missing, openapi, plugins,
-    projects, releases, secrets, store, tokens, uploads,
+    project_events, projects, releases, secrets, store, tokens, uploads, webhooks,
 };
 
 /// What a handler comes to.
@@ -101,6 +101,7 @@ const TOKENS: &str = "/v1/tokens";
 const PLUGIN: &str = "/v1/plugins/{name}/{version}";
 const UPLOAD: &str = "/v1/uploads/{upload}";
 const PIN: &str = "/v1/deployments/{id}/pin";
+const WEBHOOK: &str = "/v1/projects/{project}/webhook";
 const SECRET: &str = "/v1/projects/{project}/secrets/{name}";
 
 /// Every route there is.
@@ -358,9 +359,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             Box::pin(releases::remove_project(call, project))
         }),
     )
-    .doc(
-        Doc::of("Tear a project down; its audit log stays").gives_nothing(204, "It is gone"),
-    ),
+    .doc(Doc::of("Tear a project down; its audit log stays").gives_nothing(204, "It is gone")),
     route(
         Method::GET,
         "/v1/projects/{project}/history",
@@ -398,6 +397,50 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             .gives::<releases::Verified>(200, "How its services do"),
     ),
     route(
+        Method::GET,
+        "/v1/projects/{project}/events",
+        Access::Project(Right::Read, |call, project| {
+            Box::pin(project_events::stream(call, project))
+        }),
+    )
+    .doc(
+        Doc::of("The events of a project's deployments, as they come")
+            .header("Last-Event-ID", "DEPLOYMENT/NUMBER of the last event seen")
+            .gives_bytes(200, "Server-sent events", "text/event-stream"),
+    ),
+    // Its address may be a secret by itself.
+    route(
+        Method::GET,
+        WEBHOOK,
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(webhooks::show(call, project))
+        }),
+    )
+    .doc(
+        Doc::of("Where a project's news go, and what waits to be told")
+            .gives::<WebhookView>(200, "The webhook"),
+    ),
+    route(
+        Method::PUT,
+        WEBHOOK,
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(webhooks::put(call, project))
+        }),
+    )
+    .doc(
+        Doc::of("Post a project's news to a URL, under a new key")
+            .takes::<webhooks::Wanted>()
+            .gives::<NewWebhook>(200, "The key of the signatures, shown now and never again"),
+    ),
+    route(
+        Method::DELETE,
+        WEBHOOK,
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(webhooks::remove(call, project))
+        }),
+    )
+    .doc(Doc::of("Post a project's news nowhere").gives_nothing(204, "Nobody is told any more")),
+    route(
         Method::PUT,
         PIN,
         Access::Deployment(Right::Deploy, |call, record| {
@@ -415,9 +458,7 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             Box::pin(releases::unpin(call, record))
         }),
     )
-    .doc(
-        Doc::of("Take a deployment's pin away").gives_nothing(204, "It is not pinned"),
-    ),
+    .doc(Doc::of("Take a deployment's pin away").gives_nothing(204, "It is not pinned")),
     route(
         Method::DELETE,
         "/v1/deployments/{id}/package",

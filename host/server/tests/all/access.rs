@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::harness::{shared, site};
 
 /// Every route that wants a token.
-const GUARDED: [(&str, &str); 24] = [
+const GUARDED: [(&str, &str); 28] = [
     ("POST", "/v1/projects/blog/deployments"),
     ("PUT", "/v1/projects/blog/deployments"),
     ("GET", "/v1/deployments"),
@@ -39,6 +39,10 @@ const GUARDED: [(&str, &str); 24] = [
     ("GET", "/v1/projects/blog/history"),
     ("POST", "/v1/projects/blog/rollback"),
     ("POST", "/v1/projects/blog/verify"),
+    ("GET", "/v1/projects/blog/events"),
+    ("GET", "/v1/projects/blog/webhook"),
+    ("PUT", "/v1/projects/blog/webhook"),
+    ("DELETE", "/v1/projects/blog/webhook"),
     (
         "PUT",
         "/v1/deployments/01890000-0000-7000-8000-000000000000/pin",

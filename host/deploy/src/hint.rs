@@ -1,7 +1,8 @@
 //! What to do about each stable error code (DESIGN section 7), in one line.
 
-/// Advice for `code`; `None` when its message says it all.
-pub(crate) fn of(code: &str) -> Option<&'static str> {
+/// What to do about `code`; `None` when its message says it all. `ID` in it stands for the deployment's.
+#[must_use]
+pub fn of(code: &str) -> Option<&'static str> {
     Some(match code {
         "config_invalid" => {
             "correct the step's config in cofferdam.toml; `cofferdam plugin list` shows what plugins take"
@@ -43,8 +44,10 @@ pub(crate) fn of(code: &str) -> Option<&'static str> {
             "the bytes changed on the way, or the digest belongs to another package: deploy again"
         }
         "not_ready" => {
-            "the release did not start in time; its last lines are above, and the old release still serves"
+            "a service of the release did not get ready: the message says how it was asked, the server's log what it \
+             printed; what was served before still serves"
         }
+        "cancelled" => "deploy again when it is wanted after all",
         "superseded" => "a newer deployment of this project took its place: look at that one",
         "conflict" => {
             "look at what is there (`cofferdam list`, `cofferdam plugin list`); a changed plugin needs a new version"
@@ -58,6 +61,7 @@ pub(crate) fn of(code: &str) -> Option<&'static str> {
         }
         "too_many_requests" => "wait for one of this token's uploads to end, or use another token",
         "storage_full" => "make room on the server's disk",
+        "internal" => "tell the operator: the server's log has the cause",
         _ => return None,
     })
 }
