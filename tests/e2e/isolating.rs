@@ -30,7 +30,7 @@ fn runs(process: u32) -> bool {
         .is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// A deployment whose install step prints for ever, at a moment when it does.
+/// A deployment whose install step computes for ever, at a moment when it does.
 async fn running(server: &Server) -> Value {
     server
         .admit("spin", cofferdam_test_guests::program("loop_forever"))
@@ -41,8 +41,12 @@ async fn running(server: &Server) -> Value {
         .await;
     let path = format!("/v1/deployments/{}", record["id"].as_str().unwrap());
     wait_for("the install step to run", async || {
-        let record = server.get_json(&path).await;
-        (record["steps"][1]["status"] == "running").then_some(())
+        let log = server
+            .request(reqwest::Method::GET, &format!("{path}/log"))
+            .send()
+            .await
+            .unwrap();
+        log.text().await.unwrap().contains("looping").then_some(())
     })
     .await;
     record

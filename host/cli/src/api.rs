@@ -1,8 +1,8 @@
 //! The client's side of the HTTP interface: one server, one token, JSON in and out.
 
 pub(crate) mod follow;
-pub(crate) mod resume;
 pub(crate) mod follow_project;
+pub(crate) mod resume;
 pub(crate) mod sse;
 pub(crate) mod upload;
 

@@ -140,8 +140,12 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
+    /// Whether that is now; if so the guest is stopped, should nobody have done so yet.
     pub(crate) fn is_over(&self) -> bool {
-        self.control.stopped().is_some() || self.clock.used() > self.wall
+        if self.clock.used() > self.wall {
+            self.control.stop(Stop::TimedOut);
+        }
+        self.control.stopped().is_some()
     }
 }
 

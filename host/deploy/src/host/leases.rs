@@ -46,11 +46,12 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When the ledger fails.
+    /// [`Error::NotFound`] when there is no such project; when the ledger fails.
     pub async fn unlock(&self, project: &ProjectName, by: &str) -> Result<Option<Broken>, Error> {
         let inner = &self.inner;
         inner.recovered().await;
         let Some(lease) = inner.ledger.lease(project.as_str()).await? else {
+            self.project(project).await?;
             return Ok(None);
         };
         let id = DeploymentId::from(lease.deployment);

@@ -8,13 +8,13 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, statat};
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;
-use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode,
 };
+use wasmtime_wasi::p2::{FsError, FsResult};
 
 use super::FilesystemView;
-use crate::control::Deadline;
+use crate::control::{Deadline, Stopped};
 
 /// Directory listings held open at once: as deep as a program walks recursively.
 const MAX_LISTINGS: usize = 128;
@@ -109,7 +109,8 @@ fn read(
             return Err(ErrorCode::InsufficientMemory.into());
         }
         if entries.len().is_multiple_of(LOOK_EVERY) && is_over() {
-            return Err(ErrorCode::Interrupted.into());
+            // Not an error of the listing, which the guest would take for one and speak of.
+            return Err(FsError::trap(Stopped));
         }
         let kind = match entry.file_type() {
             FileType::Unknown => {
@@ -160,14 +161,13 @@ mod tests {
             fs::write(directory.path().join(name.to_string()), "").unwrap();
         }
         let open = File::open(directory.path()).unwrap();
-        let code = |result: FsResult<Vec<DirectoryEntry>>| {
-            let refused = result.map(|entries| entries.len()).unwrap_err();
-            *refused.downcast_ref().unwrap()
+        let refused = |result: FsResult<Vec<DirectoryEntry>>| {
+            result.map(|entries| entries.len()).unwrap_err()
         };
         assert_eq!(read(&open, 20, || false).unwrap().len(), 20);
-        let full = code(read(&open, 19, || false));
-        assert_eq!(full, ErrorCode::InsufficientMemory);
-        let over = code(read(&open, 20, || true));
-        assert_eq!(over, ErrorCode::Interrupted);
+        let full = refused(read(&open, 19, || false));
+        assert_eq!(full.downcast_ref(), Some(&ErrorCode::InsufficientMemory));
+        let over = refused(read(&open, 20, || true)).downcast();
+        assert!(over.unwrap_err().is::<Stopped>());
     }
 }

@@ -20,7 +20,7 @@ fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
     answer.headers()[name].to_str().unwrap()
 }
 
-async fn create(server: &TestServer, project: &str, length: Option<usize>) -> String {
+pub(crate) async fn create(server: &TestServer, project: &str, length: Option<usize>) -> String {
     let request = server.request("POST", &format!("/v1/uploads?project={project}"));
     let request = match length {
         Some(length) => request.header("upload-length", length),

@@ -93,10 +93,10 @@ async fn when_the_power_goes_at_any_change_nothing_is_missing() {
             break;
         }
         for cut in [PowerCut::Everything, PowerCut::Something(n as u64)] {
-            let after = site.root.path().join("after");
+            // Never the same place twice: a connection that closes late removes the log of its path.
+            let after = site.root.path().join(format!("after {cut:?}"));
             site.disk.lose_power(&site.directory(), &after, cut);
             assert_goes_on(&after, &site.blobs, &format!("{cut:?} at {n}")).await;
-            fs::remove_dir_all(after).unwrap();
         }
     }
 }
