@@ -135,7 +135,7 @@ impl Server {
                 "--upload-file",
             ])
             .arg(file)
-            .arg(format!("{}/v1/uploads", self.api))
+            .arg(format!("{}/v1/uploads?project=push", self.api))
             .status()
             .unwrap();
         assert!(done.success());
@@ -191,7 +191,7 @@ impl Server {
             if let Some(found) = event["deployment"].as_str().or(event["id"].as_str()) {
                 found.clone_into(&mut id);
             }
-            if let Some(found) = event["sent"].as_u64() {
+            if let Some(found) = event["sent_bytes"].as_u64() {
                 sent = found;
             }
         }
