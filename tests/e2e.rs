@@ -6,6 +6,7 @@
 //! | `package` | makes packages of every format |
 //! | `activating` | readiness, swaps under load, drains, reverts |
 //! | `deploying` | every way in: directory, archive, raw body, multipart, base64, two projects at once |
+//! | `exporting` | traces that a collector receives, and collectors that are of no use |
 //! | `failing` | every way in which a step can fail, and the code it gets |
 //! | `escaping` | archives and guests that try to leave |
 //! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
@@ -52,6 +53,8 @@ mod deploying;
 mod escaping;
 #[path = "e2e/examples.rs"]
 mod examples;
+#[path = "e2e/exporting.rs"]
+mod exporting;
 #[path = "e2e/failing.rs"]
 mod failing;
 #[path = "e2e/isolating.rs"]

@@ -15,13 +15,13 @@ use crate::package::{self, site};
 use crate::server::{Server, cofferdam, wait_for};
 
 /// One message as it was received.
-struct Message {
-    headers: String,
-    body: String,
+pub(crate) struct Message {
+    pub(crate) headers: String,
+    pub(crate) body: String,
 }
 
 impl Message {
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let line = self.headers.lines().find_map(|line| {
             let (found, value) = line.split_once(": ")?;
             found.eq_ignore_ascii_case(name).then_some(value)
@@ -29,13 +29,13 @@ impl Message {
         line.unwrap_or_else(|| panic!("no {name} in {}", self.headers))
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
 
 /// A receiver that answers the first `failures` messages with 503, and all others with 204.
-async fn receiver(failures: usize) -> (String, Arc<Mutex<Vec<Message>>>) {
+pub(crate) async fn receiver(failures: usize) -> (String, Arc<Mutex<Vec<Message>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let messages = Arc::new(Mutex::new(Vec::new()));

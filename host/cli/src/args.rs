@@ -20,6 +20,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use cofferdam_deploy::units::{Milliseconds, Size};
 
 use crate::delivery::Limits;
+use crate::otlp::Collector;
 use crate::plugin::PluginFile;
 use crate::project::Project;
 
@@ -326,6 +327,10 @@ pub(crate) struct ServeArgs {
     /// Its private key, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Export traces of requests and deployments to an OpenTelemetry collector (OTLP over HTTP, JSON), like
+    /// `http://127.0.0.1:4318`; `OTEL_EXPORTER_OTLP_HEADERS` has what it wants to see
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<Collector>,
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
 }

@@ -17,6 +17,7 @@
 //! | [`api`] | the HTTP client: JSON, the streaming upload, event streams that survive their connection |
 //! | [`event`] | what the events say |
 //! | [`ui`] | what a person sees of them |
+//! | [`otlp`] | traces for OpenTelemetry |
 //! | [`secret`] | a secret's value, from where it is read |
 //! | [`exit`] | how a command ends, and what to do about it |
 //! | [`tls`] | TLS as a client |
@@ -34,6 +35,7 @@ mod event;
 mod exit;
 mod fetch;
 mod manifest;
+mod otlp;
 mod pack;
 mod package;
 mod plugin;

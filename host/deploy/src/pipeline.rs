@@ -1,5 +1,6 @@
 //! The run of a deployment, from its turn in the queue to its end.
 
+pub(crate) mod spans;
 mod step;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use cofferdam_ledger::{Change, Durability, ReleaseRow};
 use cofferdam_sandbox::Redactor;
 use serde_json::json;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::activation::Swap;
 use crate::audit::Origin;
@@ -29,7 +31,7 @@ use crate::plan::Plan;
 use crate::queue::{Permit, Turn};
 use crate::record::{ErrorRecord, EventsRecord, ReleaseRecord, Service, Time};
 use crate::release::{Cause, Entry};
-use crate::status::Status;
+use crate::status::{Status, derive};
 
 /// The directory, in a deployment's staging, that becomes the release.
 pub(crate) const RELEASE: &str = "release";
@@ -109,6 +111,17 @@ impl Run {
             let error = loggable(&live.redactor(), &error);
             tracing::error!(deployment = %live.id, error, "the end of a deployment could not be recorded");
         }
+        if is_over {
+            let (status, code) = live
+                .read(|body| {
+                    let code = body.error.as_ref().map(|error| error.code.clone());
+                    (derive(body), code)
+                })
+                .await;
+            spans::tell(&Span::current(), status.as_str(), code.as_deref());
+        } else {
+            spans::tell(&Span::current(), spans::PAUSED, None);
+        }
         host.forget(&live, is_over).await;
         // What one end makes superfluous goes at once, and keeps nobody waiting.
         let project = live.project.clone();
@@ -125,7 +138,8 @@ impl Run {
             package,
             turn,
         } = self;
-        let permit = match wait_for_turn(&host, &live, turn).await {
+        let waited = wait_for_turn(&host, &live, turn);
+        let permit = match spans::within(spans::of_queue(), waited).await {
             Ok(permit) => permit,
             Err(halt) => return Err(Exit { halt, permit: None }),
         };
@@ -193,7 +207,9 @@ async fn proceed(
     } = plan;
     let mut services = live.read(|body| body.journal.services.clone()).await;
     for (at, planned) in steps.iter().enumerate().skip(from) {
-        let outputs = step::run(host, live, at, planned, package.take()).await?;
+        let span = spans::of_step(planned);
+        let run = step::run(host, live, at, planned, package.take());
+        let outputs = spans::within(span, run).await?;
         // Only the load step describes services; what another calls so is an output like any other.
         if planned.phase == cofferdam_sandbox::Phase::Load {
             services = read_services(&planned.name, &outputs)?;
@@ -223,7 +239,8 @@ async fn proceed(
         .await
         .map_err(|error| report(live)(error.into()))?;
 
-    let (root, tree) = freeze_release(host, live, &services)
+    let frozen = freeze_release(host, live, &services);
+    let (root, tree) = spans::within(spans::of_freeze(), frozen)
         .await
         .map_err(report(live))?;
     let release = Release {
@@ -234,7 +251,8 @@ async fn proceed(
         tree,
         services,
     };
-    if let Err(error) = activate(host, live, release).await {
+    let activated = activate(host, live, release);
+    if let Err(error) = spans::within(spans::of_activation(), activated).await {
         let halt = match (live.stop_reason(), error) {
             (Some(stop), _) => Halt::from(stop),
             // While its services got ready; the next start goes on from the frozen tree.

@@ -29,7 +29,7 @@ use crate::host::Inner;
 use crate::journal::{self, Intent, Next};
 use crate::live::Live;
 use crate::name::{DeploymentId, ProjectName};
-use crate::pipeline::{RELEASE, Run};
+use crate::pipeline::{RELEASE, Run, spans};
 use crate::plan::Plan;
 use crate::queue::Turn;
 use crate::record::{Body, ErrorRecord, ReleaseRecord, StepStatus};
@@ -81,7 +81,7 @@ async fn recover_once(host: &Arc<Inner>) -> Result<(), Error> {
         host.remember(live);
         let turn = host.queue.enter(&live.project, live.id);
         host.queue.settle(&live.project, live.id);
-        let span = tracing::info_span!(parent: None, "pipeline", deployment = %live.id, project = %live.project);
+        let span = spans::of_deployment(live.id, &live.project);
         tokio::spawn(run(host.clone(), waiting, turn).instrument(span));
     }
     // The plugins of these are held by now. Nothing may fail from here on: what runs is not to be recovered again.

@@ -27,6 +27,7 @@ mod routes;
 mod secrets;
 mod store;
 mod tokens;
+mod trace_parent;
 mod uploads;
 mod webhooks;
 
@@ -308,6 +309,7 @@ impl Seen {
             method = %parts.method,
             route,
             peer,
+            traceparent = trace_parent::of(&parts.headers),
             token = field::Empty,
             project = field::Empty,
             deployment = field::Empty,

@@ -40,6 +40,7 @@ mod tls;
 mod upload;
 
 pub use error::Error;
+pub use metrics::traces::TraceFigures;
 pub use server::{Server, ServerOptions};
 pub use tls::TlsFiles;
 pub use upload::body::BodyLimits;

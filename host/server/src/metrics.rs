@@ -2,6 +2,7 @@
 //! number is bounded: no project, no path, no token is ever one.
 
 mod text;
+pub(crate) mod traces;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use http::Method;
 
 pub(crate) use self::text::MEDIA_TYPE;
 use self::text::{Kind, Text};
+use self::traces::TraceFigures;
 use crate::connections::ConnectionFigures;
 
 /// The classes of status codes: 1xx to 5xx.
@@ -34,6 +36,8 @@ pub(crate) struct Metrics {
     listeners: AtomicU64,
     pub(crate) api_connections: ConnectionFigures,
     pub(crate) ingress_connections: ConnectionFigures,
+    /// Of the export of traces, if there is one.
+    traces: Option<Arc<TraceFigures>>,
 }
 
 /// An event stream that is counted as long as this lives.
@@ -47,6 +51,14 @@ impl Drop for Listener {
 }
 
 impl Metrics {
+    /// Nothing counted yet, beside what is counted of traces elsewhere.
+    pub(crate) fn new(traces: Option<Arc<TraceFigures>>) -> Self {
+        Self {
+            traces,
+            ..Self::default()
+        }
+    }
+
     /// Counts an answer of the API.
     pub(crate) fn answered(
         &self,
@@ -184,6 +196,16 @@ impl Metrics {
             "Bytes of the bodies of requests to the API.",
         );
         text.value(&[], self.received.load(Ordering::Relaxed));
+        if let Some(traces) = &self.traces {
+            text.family(
+                "cofferdam_trace_spans_total",
+                Kind::Counter,
+                "Spans of traces, by whether the collector got them.",
+            );
+            let (sent, dropped) = traces.counts();
+            text.value(&[("outcome", "sent")], sent);
+            text.value(&[("outcome", "dropped")], dropped);
+        }
     }
 }
 

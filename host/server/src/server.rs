@@ -16,6 +16,7 @@ use crate::connections::{self, ConnectionLimits, Listening};
 use crate::error::Error;
 use crate::ingress;
 use crate::metrics::Metrics;
+use crate::metrics::traces::TraceFigures;
 use crate::tls::{Tls, TlsFiles};
 use crate::upload::body::BodyLimits;
 
@@ -67,6 +68,8 @@ pub struct ServerOptions {
     pub drain: Duration,
     /// How long, after that, running steps may take. Default: 15 seconds.
     pub grace: Duration,
+    /// What is counted of the export of traces, for `/metrics`. Default: there is none.
+    pub traces: Option<Arc<TraceFigures>>,
 }
 
 impl ServerOptions {
@@ -89,6 +92,7 @@ impl ServerOptions {
             header_timeout: connections.header_read,
             drain: connections.drain,
             grace: GRACE,
+            traces: None,
         }
     }
 }
@@ -181,7 +185,7 @@ impl Server {
             ..ConnectionLimits::default()
         };
         let stop = CancellationToken::new();
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(options.traces));
         let api = Api::new(
             host.clone(),
             options.body,

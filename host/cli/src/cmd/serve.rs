@@ -3,18 +3,26 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use cofferdam_deploy::Policy;
 use cofferdam_sandbox::worker::{Isolation, Landlock, WorkerOptions};
-use cofferdam_server::{Server, ServerOptions, TlsFiles};
+use cofferdam_server::{Server, ServerOptions, TlsFiles, TraceFigures};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tracing::Subscriber;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, registry};
 
 use crate::api::Api;
 use crate::args::{self, API, INGRESS, LandlockUse, ListenArgs, LogFormat, ServeArgs};
 use crate::exit::Failure;
+use crate::otlp::{self, Spans};
 use crate::signal::Interrupt;
 
 /// The policy in a data directory.
@@ -27,7 +35,22 @@ const SERVE_LOG: &str = "info";
 pub(crate) const QUIET_LOG: &str = "warn";
 
 pub(crate) async fn run(arguments: &ServeArgs) -> Result<(), Failure> {
-    log(&arguments.listen, SERVE_LOG)?;
+    let (spans, export, figures) = match &arguments.otlp {
+        Some(collector) => {
+            let (spans, export, figures) = otlp::start(collector)?;
+            (Some(spans), Some(export), Some(figures))
+        }
+        None => (None, None, None),
+    };
+    log(&arguments.listen, SERVE_LOG, spans)?;
+    let ended = serve(arguments, figures).await;
+    if let Some(export) = export {
+        export.finish().await;
+    }
+    ended
+}
+
+async fn serve(arguments: &ServeArgs, traces: Option<Arc<TraceFigures>>) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let data = arguments.data.clone();
     let api = arguments.listen.api.unwrap_or(API);
@@ -39,7 +62,7 @@ pub(crate) async fn run(arguments: &ServeArgs) -> Result<(), Failure> {
         }),
         _ => None,
     };
-    let mut running = Running::start(data, api, ingress, tls, &arguments.listen).await?;
+    let mut running = Running::start(data, api, ingress, tls, traces, &arguments.listen).await?;
     running.announce("");
     let reason = tokio::select! {
         ended = &mut running.server => return running_ended(ended),
@@ -72,6 +95,7 @@ impl Running {
         api: SocketAddr,
         ingress: SocketAddr,
         tls: Option<TlsFiles>,
+        traces: Option<Arc<TraceFigures>>,
         arguments: &ListenArgs,
     ) -> Result<Running, Failure> {
         let mut options = ServerOptions::new(data.clone());
@@ -90,6 +114,7 @@ impl Running {
         let scheme = if tls.is_some() { "https" } else { "http" };
         options.tls = tls;
         options.insecure = arguments.insecure;
+        options.traces = traces;
         if let Some(bytes) = arguments.pack_bytes {
             options.storage.pack_bytes = bytes.max(1);
         }
@@ -231,12 +256,12 @@ pub(crate) fn free_or(wanted: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Sets the server's log up, on standard error.
-pub(crate) fn log(arguments: &ListenArgs, otherwise: &str) -> Result<(), Failure> {
-    use tracing_subscriber::EnvFilter;
-    use tracing_subscriber::filter::filter_fn;
-    use tracing_subscriber::layer::SubscriberExt as _;
-    use tracing_subscriber::util::SubscriberInitExt as _;
+/// Sets the server's log up, on standard error; and where its spans go besides.
+pub(crate) fn log(
+    arguments: &ListenArgs,
+    otherwise: &str,
+    spans: Option<Spans>,
+) -> Result<(), Failure> {
     let filter = match (arguments.verbose, std::env::var("RUST_LOG")) {
         (_, Ok(directives)) if !directives.is_empty() => EnvFilter::try_new(&directives)
             .map_err(|error| Failure::Usage(format!("RUST_LOG cannot be understood: {error}")))?,
@@ -249,17 +274,34 @@ pub(crate) fn log(arguments: &ListenArgs, otherwise: &str) -> Result<(), Failure
     };
     let colours =
         crate::ui::Paint::for_terminal(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours.colours());
+    let (format, colours) = (arguments.log_format, colours.colours());
     // However much is asked for, what guests say is not for the server's log.
     let ours = filter_fn(|metadata| !cofferdam_sandbox::redact::tells_of_guests(metadata));
-    let set = match arguments.log_format {
-        LogFormat::Text => subscriber.finish().with(ours).try_init(),
-        LogFormat::Json => subscriber.json().finish().with(ours).try_init(),
+    let set = match spans {
+        None => registry()
+            .with(filter)
+            .with(ours)
+            .with(lines(format, colours))
+            .try_init(),
+        // What is logged and what is exported are asked for apart.
+        Some(spans) => registry()
+            .with(lines(format, colours).with_filter(filter.and(ours)))
+            .with(spans.with_filter(filter_fn(otlp::is_exported)))
+            .try_init(),
     };
     set.map_err(|error| Failure::Machine(anyhow::anyhow!("the log cannot be set up: {error}")))
+}
+
+/// The log's lines, on standard error.
+fn lines<S>(format: LogFormat, colours: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    }
 }
 
 /// To standard error, whether anybody reads it or not.

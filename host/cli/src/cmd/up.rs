@@ -13,7 +13,7 @@ use crate::ui::Ui;
 pub(crate) async fn run(arguments: &UpArgs) -> Result<(), Failure> {
     let mut job = Job::new(&arguments.package)?;
     job.admit_listed();
-    log(&arguments.listen, QUIET_LOG)?;
+    log(&arguments.listen, QUIET_LOG, None)?;
     let interrupt = Interrupt::listen()?;
 
     let temporary = match &arguments.data {
@@ -30,7 +30,7 @@ pub(crate) async fn run(arguments: &UpArgs) -> Result<(), Failure> {
     };
     let api = arguments.listen.api.unwrap_or_else(|| free_or(API));
     let ingress = arguments.listen.ingress.unwrap_or_else(|| free_or(INGRESS));
-    let mut running = Running::start(data, api, ingress, None, &arguments.listen).await?;
+    let mut running = Running::start(data, api, ingress, None, None, &arguments.listen).await?;
     running.announce(remark);
 
     let client = running.client();

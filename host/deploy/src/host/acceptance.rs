@@ -24,7 +24,7 @@ use crate::idempotency::{IdempotencyKey, Request};
 use crate::intake::Intake;
 use crate::live::{Live, PackageState};
 use crate::name::{DeploymentId, ProjectName};
-use crate::pipeline::{RELEASE, Run};
+use crate::pipeline::{RELEASE, Run, spans};
 use crate::plan::Plan;
 use crate::record::{Body, Package, Record, Time};
 use crate::status::Status;
@@ -312,8 +312,8 @@ impl Inner {
             package: Some(ingest.follow()),
             turn,
         };
-        let span =
-            tracing::info_span!(parent: None, "pipeline", deployment = %id, project = %project);
+        let span = spans::of_deployment(id, project);
+        span.follows_from(tracing::Span::current());
         tokio::spawn(run.finish().instrument(span));
         self.begun.notify_waiters();
         Ok(Intake::new(self, live, ingest, expected))

@@ -1,0 +1,56 @@
+//! The trace that a client's request belongs to: `traceparent` of W3C's Trace Context, version 00.
+
+use http::{HeaderMap, HeaderName};
+
+/// The header.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The trace's and the parent's ids, and the flags, each in hexadecimal.
+const DIGITS: [usize; 4] = [2, 32, 16, 2];
+
+/// What a request says of its trace, if that is fit for a log.
+pub(super) fn of(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let given = values.next()?.to_str().ok()?;
+    let parts: Vec<&str> = given.split('-').take(DIGITS.len() + 1).collect();
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let sane = parts.len() == DIGITS.len()
+        && parts[0] == "00"
+        && parts
+            .iter()
+            .zip(DIGITS)
+            .all(|(part, digits)| part.len() == digits && part.bytes().all(is_hex));
+    (sane && values.next().is_none()).then_some(given)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_trace_is_taken_as_it_is_given_or_not_at_all() {
+        let good = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01";
+        let found = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(TRACEPARENT, HeaderValue::from_str(value).unwrap());
+            }
+            of(&headers).map(str::to_owned)
+        };
+        assert_eq!(found(&[good]).as_deref(), Some(good));
+        for bad in [
+            &[][..],
+            &[""],
+            &[good, good],
+            &["00-1-2-3"],
+            &["01-0123456789abcdef0123456789abcdef-0123456789abcdef-01"],
+            &["00-0123456789ABCDEF0123456789abcdef-0123456789abcdef-01"],
+            &["00-0123456789abcdef0123456789abcdef-0123456789abcdef-01-x"],
+        ] {
+            assert_eq!(found(bad), None, "{bad:?}");
+        }
+    }
+}
