@@ -31,6 +31,12 @@ fn gated(ready: &Value, env: &Value) -> Value {
     json!({ "pipeline": { "load": load } })
 }
 
+/// A head that serves the component and does not say how it is asked.
+fn ungated() -> Value {
+    let service = json!({ "name": "web", "kind": "component", "path": "app.wasm" });
+    json!({ "pipeline": { "load": { "plugin": "serve", "config": { "services": [service] } } } })
+}
+
 /// A gate that asks often and gives up soon.
 fn gate(within_ms: u64) -> Value {
     json!({ "path": "/health", "interval_ms": 20, "timeout_ms": 5000, "within_ms": within_ms, "watch_ms": 0 })
@@ -226,6 +232,171 @@ async fn a_service_that_fails_soon_after_the_swap_gives_way_to_the_one_before() 
     // The deployment stays what it was: it succeeded.
     let path = format!("/v1/deployments/{}", bad["id"].as_str().unwrap());
     assert_eq!(server.get_json(&path).await["status"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_fails_its_first_requests_gives_way_without_a_gate_too() {
+    let server = Server::start();
+    let page = Entry {
+        path: "index.html".to_owned(),
+        bytes: b"files".to_vec(),
+    };
+    let good = server
+        .succeed("api", &json!({}), package::tar(&[page]))
+        .await;
+    server
+        .succeed("api", &ungated(), package::tar(&component()))
+        .await;
+    for _ in 0..12 {
+        server.serves("api", "/panic").await;
+    }
+    wait_for("the release before to come back", async || {
+        let project = server.get_json("/v1/projects/api").await;
+        (project["active"] == good["id"]).then_some(())
+    })
+    .await;
+    assert_eq!(server.serves("api", "/").await.1, "files");
+    let history = server.get_json("/v1/projects/api/history").await;
+    let newest = &history["history"][0];
+    assert_eq!(newest["cause"], "revert", "{newest:#}");
+    assert!(newest["message"].as_str().unwrap().contains("requests"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_a_kill_cut_off_goes_on_with_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut server = Server::start_on(&data);
+    let good = server
+        .succeed(
+            "api",
+            &gated(&gate(10_000), &json!({})),
+            package::tar(&component()),
+        )
+        .await;
+    let mut ready = gate(10_000);
+    ready["watch_ms"] = json!(120_000);
+    let until = json!({ "HEALTHY_UNTIL": millis_from_now(4000) });
+    server
+        .succeed("api", &gated(&ready, &until), package::tar(&component()))
+        .await;
+    server.kill();
+    let server = Server::start_on(&data);
+    wait_for("the release before to come back", async || {
+        let project = server.get_json("/v1/projects/api").await;
+        (project["active"] == good["id"]).then_some(())
+    })
+    .await;
+    let history = server.get_json("/v1/projects/api/history").await;
+    assert_eq!(history["history"][0]["cause"], "revert", "{history:#}");
+    assert_eq!(server.serves("api", "/health").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_fails_most_requests_is_unhealthy_and_what_is_no_news_is_not_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut server = Server::start_on(&data);
+    server
+        .succeed("api", &ungated(), package::tar(&component()))
+        .await;
+    let before = services(&server, "api").await;
+    assert_eq!(before[0]["state"], "healthy");
+    // Looked at again and again, also by the next start: nothing changed, so nothing is written.
+    for _ in 0..2 {
+        assert_eq!(server.client(&["verify", "api"]).0, 0);
+        assert_eq!(services(&server, "api").await, before);
+        server.kill();
+        server = Server::start_on(&data);
+    }
+    let ask = async |path: &str, times: usize| {
+        for _ in 0..times {
+            server.serves("api", path).await;
+        }
+        server.client(&["verify", "api"]);
+        services(&server, "api").await[0].clone()
+    };
+    let few = ask("/panic", 5).await;
+    assert_eq!(few, before[0], "too few to tell");
+    let bad = ask("/panic", 10).await;
+    assert_eq!(bad["state"], "unhealthy", "{bad}");
+    assert!(
+        bad["detail"].as_str().unwrap().contains("requests"),
+        "{bad}"
+    );
+    assert_eq!(ask("/panic", 1).await, bad, "no news");
+    let good = ask("/hello", 40).await;
+    assert_eq!(good["state"], "healthy", "{good}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recreate_takes_nothing_away_for_a_release_that_cannot_even_be_prepared() {
+    let server = Arc::new(Server::start());
+    let head = gated(&gate(10_000), &json!({}));
+    server
+        .succeed("api", &head, package::tar(&component()))
+        .await;
+    let (asked, stop) = (server.clone(), Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let asking = tokio::spawn(async move {
+        let mut answers = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            assert_eq!(asked.serves("api", "/hello").await.0, 200);
+            answers += 1;
+        }
+        answers
+    });
+    let mut head = gated(&gate(10_000), &json!({}));
+    head["strategy"] = json!("recreate");
+    let no_service = Entry {
+        path: "app.wasm".to_owned(),
+        bytes: cofferdam_test_guests::program("succeed").to_vec(),
+    };
+    let failed = server.fail("api", &head, package::tar(&[no_service])).await;
+    assert_eq!(failed["error"]["code"], "not_ready", "{failed:#}");
+    stop.store(true, Ordering::Relaxed);
+    assert!(asking.await.unwrap() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_is_cancelled_while_its_services_get_ready_and_what_served_serves() {
+    let server = Server::start();
+    let good = server
+        .succeed(
+            "api",
+            &gated(&gate(10_000), &json!({})),
+            package::tar(&component()),
+        )
+        .await;
+    for strategy in ["blue-green", "recreate"] {
+        let never = json!({ "HEALTHY_FROM": millis_from_now(3_600_000) });
+        let mut head = gated(&gate(120_000), &never);
+        head["strategy"] = json!(strategy);
+        let record = server
+            .deploy("api", &head, package::tar(&component()))
+            .await;
+        let path = format!("/v1/deployments/{}", record["id"].as_str().unwrap());
+        wait_for("the services to be prepared", async || {
+            let view = server.get_json("/v1/projects/api").await;
+            let rows = view["services"].as_array().unwrap();
+            rows.iter().any(|row| row["role"] == "green").then_some(())
+        })
+        .await;
+        let answer = server
+            .request(reqwest::Method::POST, &format!("{path}/cancel"))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status().as_u16(), 200, "{strategy}");
+        let record = server.get_json(&path).await;
+        assert_eq!(record["status"], "cancelled", "{strategy}: {record:#}");
+        assert_eq!(server.serves("api", "/health").await.0, 200, "{strategy}");
+        let view = server.get_json("/v1/projects/api").await;
+        assert_eq!(view["active"], good["id"], "{strategy}");
+        assert_eq!(view["services"].as_array().unwrap().len(), 1, "{view:#}");
+        assert_eq!(server.releases("api").len(), 1, "{strategy}");
+        assert!(server.names_in("staging").is_empty(), "{strategy}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

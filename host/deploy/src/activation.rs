@@ -30,7 +30,7 @@ use crate::route::{Route, StaticRoot, Target};
 
 pub(crate) use drain::{Pointer, Pointers, active};
 pub(crate) use swap::{Role, Swap};
-pub(crate) use watch::{FAILED_PROBES, FEW_REQUESTS};
+pub(crate) use watch::{FAILED_PROBES, FEW_REQUESTS, resume as resume_watches};
 
 /// The most services of a release: each has its own name and, if a component, its own code in memory.
 const MAX_SERVICES: usize = 16;
@@ -85,9 +85,9 @@ impl Activator {
         Ok(())
     }
 
-    /// Starts every service of a release beside whatever is served now, and returns their routes by host
-    /// name. Nothing is routed yet.
-    pub(crate) async fn start(
+    /// Prepares every service of a release beside whatever is served now, and returns their routes by host
+    /// name. Nothing is routed yet, and no code of a service runs before its first request.
+    pub(crate) async fn prepare(
         &self,
         candidate: &Candidate<'_>,
     ) -> Result<Vec<(String, Arc<Route>)>, Error> {

@@ -23,7 +23,7 @@ use crate::route::{StaticRoot, Target};
 const INDEX: &str = "index.html";
 
 /// The longest that any of the times may be: a deployment that waits longer holds up its project.
-const LONGEST_MS: u64 = 600_000;
+pub(crate) const LONGEST_MS: u64 = 600_000;
 
 /// The shortest interval: a probe is a whole run of the service.
 const SHORTEST_INTERVAL_MS: u64 = 10;

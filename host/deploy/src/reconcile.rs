@@ -1,9 +1,11 @@
 //! What should be served, held against what is: a loop that asks services how they do, looks whether the
 //! files of the active releases are what they were, and puts back what is missing.
 //!
-//! - here: the loop, and how a service's state follows from what was seen
+//! - here: the loop, and what it puts on record
+//! - `judgement`: how a service's state follows from what was seen
 //! - `restore`: a release made whole again
 
+mod judgement;
 mod restore;
 
 use std::collections::HashMap;
@@ -15,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use crate::activation::{FAILED_PROBES, FEW_REQUESTS, Role, active};
+use crate::activation::{Role, active};
 use crate::catalog::blocking;
 use crate::error::Error;
 use crate::freeze;
@@ -24,6 +26,8 @@ use crate::name::{DeploymentId, ProjectName};
 use crate::readiness;
 use crate::record::{ReleaseRecord, Service, ServiceKind, Time};
 use crate::route::{Route, Target};
+
+use self::judgement::Observation;
 
 /// From one look at all services to the next: often enough for a person who waits, seldom enough that a
 /// thousand idle projects cost nothing.
@@ -55,6 +59,18 @@ pub enum ServiceState {
 }
 
 impl ServiceState {
+    fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Starting,
+            Self::Healthy,
+            Self::Unhealthy,
+            Self::Missing,
+            Self::Draining,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -106,15 +122,6 @@ pub(crate) struct Observations {
     /// When a release is looked at next.
     next: Mutex<HashMap<DeploymentId, Instant>>,
     restore: restore::Attempts,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Observation {
-    failed_probes: u32,
-    /// The counts at the last look that meant anything.
-    counts: (u64, u64),
-    /// What is on record.
-    told: Option<(ServiceState, Option<String>)>,
 }
 
 /// Runs the loop for as long as the host is there.
@@ -211,6 +218,7 @@ impl Inner {
         if read {
             self.observations.was_read(release);
         }
+        self.recall(project, release, &record.services).await?;
         if let Some(why) = self.damage(project, release, &record, read).await? {
             for service in &record.services {
                 self.tell(
@@ -289,7 +297,7 @@ impl Inner {
         .await
     }
 
-    /// How a service does, by a probe if it has a gate, and by its requests if it has none.
+    /// How a service does.
     async fn judge(
         &self,
         service: &Service,
@@ -298,49 +306,45 @@ impl Inner {
     ) -> (ServiceState, Option<String>) {
         let key = (route.release, route.service.clone());
         let mut seen = self.observations.of(&key);
-        let before = seen.told.clone();
-        let verdict = match (&service.ready, &route.target) {
+        let probed = match (&service.ready, &route.target) {
             (Some(gate), Target::Http(_)) => {
-                match readiness::probe(&route.target, host, Some(gate)).await {
-                    Ok(()) => {
-                        seen.failed_probes = 0;
-                        Some((ServiceState::Healthy, None))
-                    }
-                    Err(why) => {
-                        seen.failed_probes = seen.failed_probes.saturating_add(1);
-                        (seen.failed_probes >= FAILED_PROBES).then(|| {
-                            (
-                                ServiceState::Unhealthy,
-                                Some(format!("{FAILED_PROBES} probes in a row failed: {why}")),
-                            )
-                        })
-                    }
-                }
+                Some(readiness::probe(&route.target, host, Some(gate)).await)
             }
-            _ => {
-                let (answered, failed) = route.health.counts();
-                let since = (
-                    answered.saturating_sub(seen.counts.0),
-                    failed.saturating_sub(seen.counts.1),
-                );
-                (since.0 + since.1 >= FEW_REQUESTS).then(|| {
-                    seen.counts = (answered, failed);
-                    if since.1 > since.0 {
-                        let all = since.0 + since.1;
-                        let why = format!("{} of its last {all} requests failed", since.1);
-                        (ServiceState::Unhealthy, Some(why))
-                    } else {
-                        (ServiceState::Healthy, None)
-                    }
-                })
-            }
+            _ => None,
         };
+        let verdict = seen.judge(Instant::now(), probed, route.health.counts());
         self.observations.keep(key, seen);
-        // What says nothing new leaves the last word standing; what was missing is there again.
-        verdict.unwrap_or(match before {
-            Some((ServiceState::Unhealthy, why)) => (ServiceState::Unhealthy, why),
-            _ => (ServiceState::Healthy, None),
-        })
+        verdict
+    }
+
+    /// Learns what is on record of the services of a release that this run has not looked at yet.
+    async fn recall(
+        &self,
+        project: &ProjectName,
+        release: DeploymentId,
+        services: &[Service],
+    ) -> Result<(), Error> {
+        let key = |service: &Service| (release, service.name.to_string());
+        let is_known = |service| self.observations.of(&key(service)).told.is_some();
+        if services.iter().all(is_known) {
+            return Ok(());
+        }
+        let rows = self.ledger.services(project.as_str()).await?;
+        for service in services {
+            let row = rows.iter().find(|row| {
+                row.release == release.as_uuid()
+                    && row.name == service.name.as_str()
+                    && row.role == Role::Active.as_str()
+            });
+            let told =
+                row.and_then(|row| Some((ServiceState::parse(&row.state)?, row.detail.clone())));
+            let mut seen = self.observations.of(&key(service));
+            if told.is_some() && seen.told.is_none() {
+                seen.told = told;
+                self.observations.keep(key(service), seen);
+            }
+        }
+        Ok(())
     }
 
     /// Puts on record how a service does, if that is news.
@@ -396,6 +400,14 @@ impl Observations {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key, seen);
+    }
+
+    /// Forgets what was seen of a release: it is served anew, and its record says so.
+    pub(crate) fn forget(&self, release: DeploymentId) {
+        self.services
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(known, _), _| *known != release);
     }
 
     fn is_due(&self, release: DeploymentId, started: Instant) -> bool {

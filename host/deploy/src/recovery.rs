@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
-use crate::activation::Candidate;
+use crate::activation::{Candidate, resume_watches};
 use crate::cache;
 use crate::catalog::blocking;
 use crate::data_dir::make_dir;
@@ -50,6 +50,12 @@ pub(crate) async fn recover(host: Arc<Inner>) {
     }
     host.recovered.send_replace(true);
     host.tend_leases();
+    if let Err(error) = resume_watches(&host).await {
+        tracing::warn!(
+            error = error.chain(),
+            "releases that were served just before the stop are not watched any longer"
+        );
+    }
 }
 
 async fn recover_once(host: &Arc<Inner>) -> Result<(), Error> {
@@ -148,7 +154,7 @@ pub(crate) async fn serve(host: &Arc<Inner>, project: &str, id: DeploymentId) ->
         root: &root,
         services: &release.services,
     };
-    let routes = host.activator.start(&candidate).await?;
+    let routes = host.activator.prepare(&candidate).await?;
     host.routes.replace(&project, &routes);
     Ok(())
 }

@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cofferdam_ledger::{Beside, Change, Durability, ServiceRow};
 
@@ -18,7 +19,7 @@ use crate::host::Inner;
 use crate::name::{DeploymentId, ProjectName};
 use crate::readiness;
 use crate::record::{Service, Time};
-use crate::route::{Route, Target};
+use crate::route::Route;
 
 /// The part a release's services play.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,11 +120,6 @@ impl Prepared {
             let rows = self.rows(Role::Green, "starting");
             host.ledger.commit(Durability::Process, rows).await?;
         }
-        if swap.strategy == Strategy::Recreate {
-            self.is_suspended = true;
-            host.routes.suspend(&self.project);
-            drain::drain(std::mem::take(&mut self.blue), DRAIN).await;
-        }
         let candidate = Candidate {
             project: &self.project,
             id: self.release,
@@ -131,7 +127,13 @@ impl Prepared {
             root: swap.root,
             services: &self.services,
         };
-        self.green = host.activator.start(&candidate).await?;
+        // Compiled and opened; nothing of it runs before it is asked for the first time.
+        self.green = host.activator.prepare(&candidate).await?;
+        if swap.strategy == Strategy::Recreate {
+            self.is_suspended = true;
+            host.routes.suspend(&self.project);
+            drain::drain(std::mem::take(&mut self.blue), DRAIN).await;
+        }
         self.gate().await
     }
 
@@ -214,27 +216,12 @@ impl Prepared {
             auto_revert,
             ..
         } = self;
+        host.observations.forget(release);
         host.routes.replace(&project, &green);
-        let watched: Vec<(Service, String, Arc<Route>)> = services
-            .into_iter()
-            .filter_map(|service| {
-                let (name, route) = green
-                    .iter()
-                    .find(|(_, route)| route.service == service.name.as_str())?;
-                matches!(route.target, Target::Http(_))
-                    .then(|| (service, name.clone(), route.clone()))
-            })
-            .collect();
-        drop(green);
         if let Some(previous) = previous.filter(|previous| *previous != release) {
-            if auto_revert && !watched.is_empty() {
-                let watched = watch::Watched {
-                    project: project.clone(),
-                    release,
-                    previous,
-                    services: watched,
-                };
-                tokio::spawn(watched.watch(Arc::downgrade(host)));
+            if auto_revert {
+                let watched = watch::Watched::new(project.clone(), release, previous);
+                watched.begin(host, services, &green, Duration::ZERO);
             }
             tokio::spawn(reap(Arc::downgrade(host), project, previous, blue));
         } else {

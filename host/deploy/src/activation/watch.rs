@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::active;
 use crate::audit::Origin;
+use crate::error::Error;
 use crate::host::Inner;
 use crate::name::{DeploymentId, ProjectName};
 use crate::readiness::{self, Readiness};
-use crate::record::Service;
+use crate::record::{Body, Service, Time};
 use crate::release::{Cause, Rollback};
-use crate::route::Route;
+use crate::route::{Route, Target};
 
 /// Probes in a row that must fail: one may meet a garbage collection, or a slow disk.
 pub(crate) const FAILED_PROBES: u32 = 3;
@@ -20,29 +22,101 @@ pub(crate) const FAILED_PROBES: u32 = 3;
 /// Requests that must have come before their failures mean anything.
 pub(crate) const FEW_REQUESTS: u64 = 10;
 
+/// The longest watch period that a service can ask for.
+const LONGEST: Duration = Duration::from_millis(readiness::LONGEST_MS);
+
 /// How often the counts of a service without a gate are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A release that was just given the route.
+/// A release that was given the route a moment ago.
 #[derive(Debug)]
 pub(super) struct Watched {
-    pub(super) project: ProjectName,
-    pub(super) release: DeploymentId,
-    pub(super) previous: DeploymentId,
-    pub(super) services: Vec<(Service, String, Arc<Route>)>,
+    project: ProjectName,
+    release: DeploymentId,
+    previous: DeploymentId,
+}
+
+/// Goes on with the watches that the end of the last run cut off.
+pub(crate) async fn resume(host: &Arc<Inner>) -> Result<(), Error> {
+    for row in host.ledger.projects().await? {
+        let Some(release) = active(Some(&row)) else {
+            continue;
+        };
+        let project: ProjectName = row.name.parse()?;
+        let moves = host.ledger.activations(project.as_str(), None, 1).await?;
+        let Some(last) = moves.into_iter().next().map(|row| row.entry) else {
+            continue;
+        };
+        let age = Time::now().as_millis().saturating_sub(last.at);
+        let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+        let (Some(previous), true) = (
+            last.previous,
+            last.cause == Cause::Deployment.as_str()
+                && last.release == Some(release.as_uuid())
+                && age < LONGEST,
+        ) else {
+            continue;
+        };
+        let deployment = host.ledger.deployment(release.as_uuid()).await?;
+        let Some(deployment) = deployment else {
+            continue;
+        };
+        if !Body::parse(&deployment)?.head.auto_revert.unwrap_or(true) {
+            continue;
+        }
+        let services = host.release(&project, release).await?.services;
+        let routes = host.routes.of(&project);
+        let watched = Watched::new(project, release, previous.into());
+        watched.begin(host, services, &routes, age);
+    }
+    Ok(())
 }
 
 impl Watched {
+    pub(super) fn new(project: ProjectName, release: DeploymentId, previous: DeploymentId) -> Self {
+        Self {
+            project,
+            release,
+            previous,
+        }
+    }
+
+    /// Begins to watch the components among its services, which have taken traffic for `age`.
+    pub(super) fn begin(
+        self,
+        host: &Arc<Inner>,
+        services: Vec<Service>,
+        routes: &[(String, Arc<Route>)],
+        age: Duration,
+    ) {
+        let watched: Vec<(Service, String, Weak<Route>)> = services
+            .into_iter()
+            .filter_map(|service| {
+                let (name, route) = routes.iter().find(|(_, route)| {
+                    route.release == self.release && route.service == service.name.as_str()
+                })?;
+                // A strong hold would keep a drain waiting.
+                matches!(route.target, Target::Http(_))
+                    .then(|| (service, name.clone(), Arc::downgrade(route)))
+            })
+            .collect();
+        if !watched.is_empty() {
+            tokio::spawn(self.watch(Arc::downgrade(host), watched, age));
+        }
+    }
+
     /// Watches until every watch period is over, one service fails, or the release is replaced.
-    pub(super) async fn watch(self, host: Weak<Inner>) {
+    async fn watch(
+        self,
+        host: Weak<Inner>,
+        services: Vec<(Service, String, Weak<Route>)>,
+        age: Duration,
+    ) {
         let mut watching = tokio::task::JoinSet::new();
-        for (service, name, route) in &self.services {
-            // A strong hold would keep a drain waiting.
-            let (service, name, route) = (service.clone(), name.clone(), Arc::downgrade(route));
-            watching.spawn(async move { watch(&service, &name, &route).await });
+        for (service, name, route) in services {
+            watching.spawn(async move { watch(&service, &name, &route, age).await });
         }
         let (project, release, previous) = (self.project, self.release, self.previous);
-        drop(self.services);
         while let Some(ended) = watching.join_next().await {
             let Ok(Some(why)) = ended else {
                 continue;
@@ -67,10 +141,15 @@ impl Watched {
 }
 
 /// Why a service failed within its watch period; nothing if it did not.
-async fn watch(service: &Service, name: &str, route: &Weak<Route>) -> Option<String> {
+async fn watch(
+    service: &Service,
+    name: &str,
+    route: &Weak<Route>,
+    age: Duration,
+) -> Option<String> {
     let assumed = Readiness::default();
     let gate = service.ready.as_ref().unwrap_or(&assumed);
-    let until = Instant::now() + Duration::from_millis(gate.watch_ms);
+    let until = Instant::now() + Duration::from_millis(gate.watch_ms).saturating_sub(age);
     let pause = match &service.ready {
         Some(gate) => Duration::from_millis(gate.interval_ms),
         None => LOOK,

@@ -26,7 +26,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Deployment => "deployment",
             Self::Rollback => "rollback",
