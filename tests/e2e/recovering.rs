@@ -138,7 +138,13 @@ const FAILING: [&str; 4] = [
     "failure-recorded",
     "end-written",
 ];
-const ALONE: [&str; 2] = ["tree-durable", "resume-recorded"];
+const ALONE: [&str; 5] = [
+    "tree-durable",
+    "resume-recorded",
+    "pointer-moved",
+    "retention-recorded",
+    "project-removed",
+];
 
 #[test]
 fn every_point_is_killed_at() {
@@ -334,6 +340,169 @@ async fn a_server_killed_again_and_again_loses_nothing_that_it_acknowledged() {
     assert!(server.serves("blog", "/").await.1.contains("the end"));
     let view = server.get_json("/v1/projects/blog").await;
     assert_eq!(view["lease"], Value::Null, "{view}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pointer_whose_server_is_killed_in_a_move_is_where_it_was_or_where_it_was_to_go() {
+    const ROUNDS: u64 = 8;
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut ids = Vec::new();
+    {
+        let server = Server::start_on(&data);
+        for title in ["one", "two"] {
+            let package = package::tar(&site(title));
+            let record = server.succeed("blog", &json!({}), package).await;
+            ids.push((record["id"].clone(), title));
+        }
+    }
+    let mut active = ids[1].0.clone();
+    let mut moved = 0;
+    for round in 0..ROUNDS {
+        let mut server = Server::start_on(&data);
+        let view = server.get_json("/v1/projects/blog").await;
+        assert_eq!(view["active"], active, "round {round}");
+        let requests: Vec<_> = ids
+            .iter()
+            .map(|(id, _)| {
+                server
+                    .request(Method::POST, "/v1/projects/blog/rollback")
+                    .body(json!({ "to": id }).to_string())
+            })
+            .collect();
+        let from = active.clone();
+        // One after the other, there and back, until the server is gone.
+        let moving = tokio::spawn(async move {
+            let mut at = from;
+            for turn in 0.. {
+                let request = requests[turn % 2].try_clone().unwrap();
+                match request.send().await {
+                    Ok(answer) if answer.status().is_success() => {
+                        let Ok(view) = answer.json::<Value>().await else {
+                            return (at, turn);
+                        };
+                        at = view["active"].clone();
+                    }
+                    _ => return (at, turn),
+                }
+            }
+            unreachable!("it moves until it is stopped")
+        });
+        tokio::time::sleep(Duration::from_millis(15 + 37 * round % 150)).await;
+        server.kill();
+        let (acknowledged, turns) = moving.await.unwrap();
+        moved += turns;
+
+        let server = Server::start_on(&data);
+        let served = server.serves("blog", "/").await.1;
+        let view = server.get_json("/v1/projects/blog").await;
+        active = view["active"].clone();
+        let (_, title) = ids.iter().find(|(id, _)| *id == active).unwrap();
+        assert!(served.contains(title), "round {round}: {served}");
+        // The move that was under way leads to the one of the two that the last acknowledged did not.
+        let history = server.get_json("/v1/projects/blog/history?limit=200").await;
+        let newest = &history["history"][0];
+        assert_eq!(newest["release"], active, "round {round}");
+        assert!(
+            active == acknowledged || newest["previous"] == acknowledged,
+            "round {round}: {acknowledged} was acknowledged, {newest:#}"
+        );
+    }
+    assert!(moved > 0, "it was killed before anything moved, every time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_whose_route_did_not_follow_holds_with_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut first = Value::Null;
+    {
+        let server = Server::start_on(&data);
+        for title in ["two", "one"] {
+            let package = package::tar(&site(title));
+            let record = server.succeed("blog", &json!({}), package).await;
+            if first.is_null() {
+                first = record["id"].clone();
+            }
+        }
+    }
+    let mut server = Server::start_faulty(&data, "pointer-moved");
+    let moved = server
+        .request(Method::POST, "/v1/projects/blog/rollback")
+        .body("{}");
+    assert!(moved.send().await.is_err());
+    server.wait();
+    let server = Server::start_on(&data);
+    assert!(server.serves("blog", "/").await.1.contains("two"));
+    let view = server.get_json("/v1/projects/blog").await;
+    assert_eq!(view["active"], first);
+    let history = server.get_json("/v1/projects/blog/history").await;
+    assert_eq!(history["history"][0]["cause"], "rollback");
+    in_order(&server, "blog").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_was_cut_off_in_is_taken_away_by_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let first = {
+        let server = Server::start_on(&data);
+        let package = package::tar(&site("one"));
+        server.succeed("blog", &json!({}), package).await
+    };
+    std::fs::write(data.join("policy.toml"), "[retention]\nreleases = 1\n").unwrap();
+    let mut server = Server::start_faulty(&data, "retention-recorded");
+    let second = server
+        .deploy("blog", &json!({}), package::tar(&site("two")))
+        .await;
+    server.wait();
+
+    let server = Server::start_on(&data);
+    let kept = second["id"].as_str().unwrap();
+    wait_for("the older release to go", async || {
+        (server.releases("blog") == [kept]).then_some(())
+    })
+    .await;
+    let path = format!("/v1/deployments/{}/package", first["id"].as_str().unwrap());
+    wait_for("its package to go", async || {
+        let response = server.request(Method::GET, &path).send().await.unwrap();
+        (response.status().as_u16() == 404).then_some(())
+    })
+    .await;
+    assert!(server.serves("blog", "/").await.1.contains("two"));
+    let path = format!("/v1/deployments/{kept}/package");
+    let response = server.request(Method::GET, &path).send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_whose_removal_was_cut_off_is_gone_with_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    {
+        let server = Server::start_on(&data);
+        for title in ["one", "two"] {
+            server
+                .succeed("blog", &json!({}), package::tar(&site(title)))
+                .await;
+        }
+        server
+            .succeed("shop", &json!({}), package::tar(&site("stays")))
+            .await;
+    }
+    let mut server = Server::start_faulty(&data, "project-removed");
+    let removed = server.request(Method::DELETE, "/v1/projects/blog");
+    assert!(removed.send().await.is_err());
+    server.wait();
+
+    let server = Server::start_on(&data);
+    assert_eq!(server.serves("blog", "/").await.0, 404);
+    assert!(server.serves("shop", "/").await.1.contains("stays"));
+    in_order(&server, "shop").await;
+    assert_eq!(server.names_in("releases"), ["shop"]);
+    assert_eq!(server.names_in("events").len(), 1, "the log that is left");
+    let again = server.request(Method::DELETE, "/v1/projects/blog");
+    assert_eq!(again.send().await.unwrap().status().as_u16(), 204);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,9 @@
 //! which no release has. `COFFERDAM_FAULT=NAME` kills the process when it passes the point of that name for the first
 //! time, `NAME:3` the third time.
 
-/// Every point, in the order in which a deployment passes them.
-pub const POINTS: [&str; 20] = [
+/// Every point: in the order in which a deployment passes them, and then those of a rollback, of retention and of the
+/// removal of a project.
+pub const POINTS: [&str; 23] = [
     "staging-made",
     "accepted",
     "lease-taken",
@@ -26,6 +27,9 @@ pub const POINTS: [&str; 20] = [
     "teardown-intended",
     "failure-recorded",
     "resume-recorded",
+    "pointer-moved",
+    "retention-recorded",
+    "project-removed",
 ];
 
 /// A point that `COFFERDAM_FAULT` names by itself: steps count as stuck when they have ended.

@@ -65,3 +65,47 @@ pub fn of(code: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::of;
+
+    /// The codes of DESIGN section 7.
+    const CODES: [&str; 27] = [
+        "head_invalid",
+        "config_invalid",
+        "package_invalid",
+        "package_too_large",
+        "grant_denied",
+        "plugin_unknown",
+        "plugin_incompatible",
+        "step_failed",
+        "step_trapped",
+        "step_timeout",
+        "step_cpu_exceeded",
+        "step_memory_exceeded",
+        "step_disk_exceeded",
+        "step_stuck",
+        "release_invalid",
+        "upload_interrupted",
+        "digest_mismatch",
+        "not_ready",
+        "superseded",
+        "cancelled",
+        "interrupted",
+        "conflict",
+        "unauthorized",
+        "forbidden",
+        "not_found",
+        "storage_full",
+        "internal",
+    ];
+
+    #[test]
+    fn every_stable_code_says_what_to_do() {
+        for code in CODES {
+            assert!(of(code).is_some(), "{code}");
+        }
+        assert_eq!(of("no_such_code"), None);
+    }
+}

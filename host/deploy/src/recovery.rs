@@ -412,6 +412,7 @@ async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Err
         let mut released = Vec::new();
         for project in children(&data.all_releases())? {
             released.extend(children(&project)?);
+            released.push(project);
         }
         Ok::<_, Error>((staged, released, children(&data.all_caches())?))
     })
@@ -422,6 +423,7 @@ async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Err
     let mut known = HashSet::new();
     for project in host.ledger.projects().await? {
         known.insert(host.data.all_caches().join(&project.name));
+        known.insert(host.data.all_releases().join(&project.name));
         for release in host.ledger.releases(&project.name).await? {
             let (project, id) = (project.name.parse()?, release.id.into());
             known.insert(host.data.release(&project, id));
@@ -429,7 +431,7 @@ async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Err
         }
     }
     for path in released.into_iter().filter(|path| !known.contains(path)) {
-        tracing::warn!(path = %path.display(), "a release that is not on record is discarded");
+        tracing::warn!(path = %path.display(), "what is not on record as a release is discarded");
         host.discard(path).await;
     }
     // A project that was torn down while the server died.

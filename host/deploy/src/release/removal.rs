@@ -7,7 +7,9 @@ use cofferdam_ledger::{
     self as ledger, Beside, Change, DeploymentFilter, DeploymentRow, Durability,
 };
 
+use crate::catalog::blocking;
 use crate::error::Error;
+use crate::faults::point;
 use crate::host::{Host, Inner, MAX_PAGE};
 use crate::name::{DeploymentId, ProjectName};
 use crate::record::{Body, Time};
@@ -96,6 +98,7 @@ impl Host {
             inner.stop_all_of(project).await;
             let _pointer = inner.pointers.take(project).await;
             let deployments = inner.traces_of(project).await?;
+            inner.mark_logs(&deployments).await?;
             let existed = inner.ledger.project(project.as_str()).await?.is_some();
             let change = Change::RemoveProject {
                 name: project.to_string(),
@@ -117,6 +120,7 @@ impl Host {
                 Err(error) => return Err(error.into()),
             }
         };
+        point("project-removed");
         // From here on nobody refers to any of it; a start after a crash finds it and takes it away.
         inner
             .discard(inner.data.all_releases().join(project.as_str()))
@@ -149,8 +153,11 @@ impl Inner {
     /// Removes a deployment's package, if there is one.
     pub(crate) async fn remove_blob(&self, row: &DeploymentRow) -> Result<bool, Error> {
         match Body::parse(row)?.blob {
-            Some(blob) => Ok(self.blobs.remove(blob).await?),
-            None => Ok(false),
+            // Retention asks again and again for what is gone: that takes no right to write.
+            Some(blob) if self.blobs.blob(blob).await?.is_some() => {
+                Ok(self.blobs.remove(blob).await?)
+            }
+            _ => Ok(false),
         }
     }
 
@@ -190,6 +197,22 @@ impl Inner {
                 traces.push((row.id.into(), Body::parse(row)?.blob));
             }
         }
+    }
+
+    /// Lets a start after a crash find the logs whose deployments are not on record any more.
+    async fn mark_logs(&self, deployments: &[(DeploymentId, Option<BlobId>)]) -> Result<(), Error> {
+        let markers: Vec<_> = deployments
+            .iter()
+            .map(|(id, _)| self.data.open_end(*id))
+            .collect();
+        blocking(move || {
+            for marker in markers {
+                std::fs::write(&marker, "")
+                    .map_err(Error::io(format!("write {}", marker.display())))?;
+            }
+            Ok(())
+        })
+        .await?
     }
 
     /// Whether a project is being torn down.

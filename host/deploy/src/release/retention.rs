@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::activation::active;
 use crate::error::Error;
+use crate::faults::point;
 use crate::host::Inner;
 use crate::name::ProjectName;
 use crate::record::{Body, Time};
@@ -134,6 +135,7 @@ impl Inner {
         }
         // Synced before a file goes: a release on record is whole.
         self.ledger.commit(Durability::Power, changes).await?;
+        point("retention-recorded");
         drop(pointer);
         for id in expired {
             let id = id.into();
@@ -147,13 +149,18 @@ impl Inner {
         Ok(())
     }
 
-    /// Of failed deployments the newest package stays, of cancelled ones none.
+    /// Of failed deployments the newest package stays, of cancelled ones none; of those that succeeded, those of
+    /// the releases that are kept. The last go with their releases, unless the host dies in between.
     async fn retain_packages(
         &self,
         project: &ProjectName,
         pins: &HashSet<Uuid>,
     ) -> Result<(), Error> {
-        for (status, kept) in [(Status::Failed, 1), (Status::Cancelled, 0)] {
+        for (status, kept) in [
+            (Status::Failed, 1),
+            (Status::Cancelled, 0),
+            (Status::Succeeded, 0),
+        ] {
             let filter = DeploymentFilter {
                 project: Some(project.to_string()),
                 status: Some(status.as_str().to_owned()),
@@ -161,8 +168,17 @@ impl Inner {
                 limit: LOOK,
             };
             let mut seen = 0;
-            for row in self.ledger.deployments(&filter).await? {
-                if Body::parse(&row)?.blob.is_none() {
+            let rows = self.ledger.deployments(&filter).await?;
+            // Asked for after the deployments: one that succeeds has its release from that very commit on.
+            let releases: HashSet<Uuid> = match status {
+                Status::Succeeded => {
+                    let releases = self.ledger.releases(project.as_str()).await?;
+                    releases.into_iter().map(|release| release.id).collect()
+                }
+                _ => HashSet::new(),
+            };
+            for row in rows {
+                if releases.contains(&row.id) || Body::parse(&row)?.blob.is_none() {
                     continue;
                 }
                 seen += 1;

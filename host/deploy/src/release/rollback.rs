@@ -12,6 +12,7 @@ use crate::activation::{Swap, active};
 use crate::audit::{self, Act, Origin};
 use crate::catalog::blocking;
 use crate::error::Error;
+use crate::faults::point;
 use crate::head::MAX_MESSAGE;
 use crate::host::{Host, Inner, ProjectView};
 use crate::name::{DeploymentId, ProjectName};
@@ -152,6 +153,7 @@ impl Inner {
         }
         match self.ledger.commit(Durability::Power, changes).await {
             Ok(_) => {
+                point("pointer-moved");
                 prepared.follow(self);
                 self.news.notify_one();
                 tracing::info!(%project, release = %target, previous = %now, ?cause, "the project serves another release");
