@@ -410,6 +410,17 @@ async fn every_command_ends_with_the_code_that_says_how() {
         (&["remove", "site", "--confirm", "other"], 2),
         (&["remove", "site", "--confirm", "site"], 0),
         (&["remove", "site"], 2),
+        (
+            &["token", "create", "--scope", "read:blog", "--name", "ci"],
+            0,
+        ),
+        (&["token", "create", "--scope", "nonsense"], 2),
+        (&["token", "create"], 2),
+        (&["token", "list"], 0),
+        (&["token", "revoke", "ci"], 0),
+        (&["token", "revoke", "ci"], 3),
+        (&["store", "gc"], 0),
+        (&["store", "gc", "--dry-run", "much"], 2),
         (&["nosuch"], 2),
     ];
     let mut wrong = Vec::new();
@@ -449,6 +460,8 @@ async fn every_command_ends_with_the_code_that_says_how() {
         &["secret", "list", "blog"],
         &["remove", "blog", "--confirm", "blog"],
         &["policy", "check", &site_dir],
+        &["token", "list"],
+        &["store", "gc"],
     ];
     let url = server.url("");
     for arguments in commands {
@@ -492,4 +505,92 @@ async fn every_command_ends_with_the_code_that_says_how() {
         .unwrap();
     assert!(kill.success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_that_works_on_files_ends_with_the_code_that_says_how() {
+    let server = Server::start();
+    server
+        .succeed("blog", &json!({}), package::tar(&site("one")))
+        .await;
+    let directory = tempfile::tempdir().unwrap();
+    let unknown = directory.path().join("unknown");
+    package::write_to(&unknown, &site("one"));
+    let manifest = "[[install]]\nplugin = \"nosuch\"\n";
+    std::fs::write(unknown.join("cofferdam.toml"), manifest).unwrap();
+    let policy = directory.path().join("policy.toml");
+    std::fs::write(&policy, "[defaults]\nnosuch = 1\n").unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (unknown, policy, file) = (path("unknown"), path("policy.toml"), path("a.tar.zst"));
+    let (new, other) = (path("new"), path("other"));
+    let data = server.data().display().to_string();
+    let any = ["--api", "127.0.0.1:0", "--ingress", "127.0.0.1:0"];
+    let serve = |arguments: &[&'static str]| [&["serve"], &any[..], arguments].concat();
+    let no_collector = serve(&["--otlp", "nowhere"]);
+    let up = [&["up", unknown.as_str(), "--once"], &any[..]].concat();
+
+    let table: &[(&[&str], i32)] = &[
+        (
+            &["serve", "--data", &other, "--policy", "/nowhere/at/all"],
+            2,
+        ),
+        (&["serve", "--data", &other, "--policy", &policy], 3),
+        (&["serve", "--data", &other, "--api", "0.0.0.0:0"], 3),
+        (&no_collector, 2),
+        (&["up", "/nowhere/at/all", "--once"], 2),
+        (&up, 3),
+        (&["doctor", "too", "many"], 2),
+        (&["backup"], 2),
+        (&["backup", &file, "--data", &data], 0),
+        (&["backup", &file, "--data", "/nowhere/at/all"], 3),
+        (&["restore"], 2),
+        (&["restore", &file, "--data", &new], 0),
+        (&["restore", &file, "--data", &new], 3),
+        (&["store", "check", "--data", &data], 3),
+        (&["store", "reindex", "--data", &data], 3),
+        (&["store", "check", "--data", &new], 0),
+        (&["store", "check", "--data", &other], 2),
+        (&["plugin", "new"], 2),
+        (&["plugin", "new", "Not A Name"], 2),
+        (&["plugin", "test", "/nowhere/at/all"], 2),
+        (&["policy"], 2),
+    ];
+    let mut wrong = Vec::new();
+    for (arguments, expected) in table {
+        let output = cofferdam()
+            .current_dir(directory.path())
+            .args(*arguments)
+            .output()
+            .unwrap();
+        if output.status.code() != Some(*expected) {
+            wrong.push(format!("{arguments:?}, not {expected}: {output:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The commands whose codes the tests of this module look at.
+const LOOKED_AT: [&str; 27] = [
+    "audit", "backup", "cancel", "deploy", "doctor", "events", "history", "hold", "list", "log",
+    "pin", "plugin", "policy", "projects", "remove", "restore", "rollback", "secret", "serve",
+    "show", "store", "token", "unlock", "unpin", "up", "verify", "webhook",
+];
+
+#[test]
+fn no_command_is_left_out() {
+    let output = cofferdam().arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let commands = help.split("Commands:").nth(1).unwrap();
+    let commands = commands.split("Options:").next().unwrap().lines();
+    // A command's line is indented by two; what goes on is indented deeper.
+    let mut found: Vec<&str> = commands
+        .filter_map(|line| {
+            line.strip_prefix("  ")
+                .filter(|rest| !rest.starts_with(' '))
+        })
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, LOOKED_AT);
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Call;
 use super::problem::Problem;
+use crate::metrics::Listener;
 
 /// How often a stream says something when nothing happens: see the events of a deployment.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -36,6 +37,7 @@ pub(super) async fn stream(call: Call, project: ProjectName) -> Result<Response,
         stop: call.api.inner.stop.clone(),
         is_over: false,
         is_greeted: false,
+        _listener: call.api.inner.metrics.listener(),
     };
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
@@ -62,6 +64,7 @@ struct Feed {
     stop: CancellationToken,
     is_over: bool,
     is_greeted: bool,
+    _listener: Listener,
 }
 
 impl Feed {
