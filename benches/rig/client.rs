@@ -39,6 +39,19 @@ impl Client {
         serde_json::from_slice(&body).unwrap()
     }
 
+    /// Posts a small document; the answer.
+    pub(crate) fn post(&mut self, path: &str, document: &str) -> Value {
+        let request = self.request("POST", path, "", document.len());
+        let text = format!("{request}{document}");
+        self.connection
+            .get_mut()
+            .write_all(text.as_bytes())
+            .unwrap();
+        let (status, body) = self.answer();
+        assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap()
+    }
+
     /// Deploys a package and waits for its end; the record.
     pub(crate) fn deploy(&mut self, project: &str, head: &str, package: &[u8]) -> Value {
         let id = self.begin(project, head, package);
