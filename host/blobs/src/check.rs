@@ -5,7 +5,8 @@
 //! 1. every *pack*: header, table, trailer; what the index says of each chunk in it; with
 //!    [`CheckOptions::read_data`] every byte;
 //! 2. the *rows* of the index that no pack has confirmed;
-//! 3. every *blob*: its chunk list from the first byte to the last, and each chunk of it.
+//! 3. every *blob*: its chunk list from the first byte to the last, and each chunk of it; so every *upload*, as far as
+//!    it is; and whether what projects hold is what their blobs have.
 //!
 //! It changes nothing. With [`CheckOptions::repair`], [`repair`](crate::repair) mends what it found, and a second
 //! check says what remains.
@@ -14,6 +15,7 @@ mod fault;
 mod packs;
 mod references;
 mod rows;
+mod uploads;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -149,6 +151,10 @@ pub(crate) struct Findings {
     pub(crate) lost_chunks: HashSet<ChunkId>,
     pub(crate) manifests: Vec<BlobId>,
     pub(crate) unrecorded: Vec<BlobId>,
+    /// Uploads of which something is missing.
+    pub(crate) uploads: Vec<BlobId>,
+    /// What projects hold does not follow from their blobs.
+    pub(crate) held: bool,
     /// The index is missing or damaged.
     pub(crate) no_index: bool,
 }
@@ -179,6 +185,8 @@ struct Checker<'a> {
     recorded_parts: HashSet<Digest>,
     recorded_blobs: HashSet<BlobId>,
     corrupt: HashSet<ChunkId>,
+    /// How often the whole manifests of each namespace name a chunk.
+    uses: HashMap<String, i64>,
     findings: Findings,
     report: CheckReport,
 }
@@ -333,6 +341,7 @@ impl<'a> Checker<'a> {
             recorded_parts: HashSet::new(),
             recorded_blobs: HashSet::new(),
             corrupt: HashSet::new(),
+            uses: HashMap::new(),
             findings: Findings::default(),
             report: CheckReport::default(),
         }
@@ -361,6 +370,10 @@ impl<'a> Checker<'a> {
         }
         if self.index.is_some() {
             let checked = self.look_at_blobs();
+            self.or_index_damaged(checked)?;
+        }
+        if self.index.is_some() {
+            let checked = self.look_at_uploads().and_then(|()| self.look_at_held());
             self.or_index_damaged(checked)?;
         }
         if let Some(index) = self.index.take() {

@@ -84,6 +84,8 @@ pub use chunker::{AVERAGE_CHUNK_BYTES, Chunker, ChunkerParams, MAX_CHUNK_BYTES, 
 pub use collect::{CollectOptions, CollectReport};
 pub use digest::{ChunkId, Digest, ParseDigestError};
 pub use error::{Error, Mismatch};
+#[doc(hidden)]
+pub use index::IndexProbe;
 pub use ingest::Ingest;
 pub use manifest::{ChunkRef, Manifest};
 pub use reader::Reader;

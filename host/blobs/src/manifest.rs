@@ -14,7 +14,11 @@
 //!
 //! Parts are written as the upload goes, so an upload of any size holds one of them in memory.
 
+mod chain;
+
 use serde::{Deserialize, Serialize};
+
+pub(crate) use chain::chain;
 
 use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Digest};
 

@@ -6,7 +6,11 @@
 //!
 //! What packs do not say is not in it: which blobs were removed. A blob that a pack calls complete is one again, and
 //! who keeps a record of blobs removes those it does not know. One whose chunks or manifest were collected meanwhile
-//! is incomplete, and the report names it.
+//! is incomplete, and a check names it. What projects hold is derived from the blobs whose manifests are whole.
+//!
+//! Nor do packs say which uploads go on, and up to where. If the old index can still be read, they are carried over
+//! as far as everything is there that was told of them; with an index that is lost they are forgotten, and whoever
+//! sends one begins anew. Their chunks then wait for the collector, and no answer is given from them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +22,14 @@ use tokio::sync::mpsc;
 use crate::check::{CheckEvent, Job, Stage};
 use crate::disk::{Disk, RealDisk};
 use crate::index::Index;
+use crate::manifest::EncodedPart;
 use crate::pack::{self, Decoder, Pack, Salvage};
-use crate::repair::{Source, adopt, adoption};
+use crate::repair::{Source, adopt, adoption, restore_manifests, whole_upload};
 use crate::store::{self, REBUILT};
-use crate::{Error, Store};
+use crate::{BlobId, ChunkId, Error, Store};
+
+/// How many blobs are taken at a time.
+const BLOBS: u32 = 1000;
 
 /// What the new index names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,6 +42,8 @@ pub struct ReindexReport {
     pub chunks: u64,
     /// Complete blobs.
     pub blobs: u64,
+    /// Uploads that can be gone on with.
+    pub uploads: u64,
 }
 
 impl Store {
@@ -128,10 +138,122 @@ fn build(job: &Job, index: &Index) -> Result<ReindexReport, Error> {
         report.packs += 1;
     }
     job.progress(Stage::Reindex, total, total)?;
-    let (chunks, blobs) = job.handle.block_on(index.settle())?;
-    report.chunks = chunks;
-    report.blobs = blobs;
+    report.uploads = carry_uploads(job, index)?;
+    job.handle.block_on(index.forget_unowned())?;
+    let broken = straighten(job, index)?;
+    restore_manifests(job, index, &broken)?;
+    job.handle.block_on(index.derive_held())?;
+    (report.chunks, report.blobs) = job.handle.block_on(index.counts())?;
     Ok(report)
+}
+
+/// Carries over the uploads that the old index knows, if it can be read; says how many.
+fn carry_uploads(job: &Job, index: &Index) -> Result<u64, Error> {
+    let path = job.index_path();
+    if !path.exists() {
+        return Ok(0);
+    }
+    let opened = job.handle.block_on(async {
+        let old = Index::inspect(Arc::clone(&job.disk), &path).await?;
+        let ids = old.upload_ids().await;
+        Ok::<_, Error>((old, ids))
+    });
+    let (old, ids) = match opened {
+        Ok((old, Ok(ids))) => (old, ids),
+        Ok((old, Err(error))) => {
+            job.handle.block_on(old.close());
+            tracing::warn!(%error, "the uploads that the old index had are forgotten");
+            return Ok(0);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the uploads that the old index had are forgotten");
+            return Ok(0);
+        }
+    };
+    let mut carried = 0;
+    let outcome = ids.into_iter().try_for_each(|id| {
+        match carry_upload(job, &old, index, id) {
+            Ok(true) => {
+                carried += 1;
+                return Ok(());
+            }
+            Ok(false) => {
+                tracing::warn!(upload = %id, "a part of an upload is lost: it is forgotten");
+            }
+            // What the old index cannot say the new one need not know. (What the new one does not take ends this below.)
+            Err(error @ Error::Index { .. }) => {
+                tracing::warn!(upload = %id, %error, "an upload cannot be carried over: it is forgotten");
+            }
+            Err(error) => return Err(error),
+        }
+        job.handle.block_on(async {
+            index.forget_upload_row(id).await?;
+            index.forget_upload(id).await
+        })
+    });
+    job.handle.block_on(old.close());
+    outcome.map(|()| carried)
+}
+
+/// Carries one upload over, if everything is there that was told of it.
+fn carry_upload(job: &Job, old: &Index, index: &Index, id: BlobId) -> Result<bool, Error> {
+    let Some(row) = job.handle.block_on(old.upload_row(id))? else {
+        return Ok(false);
+    };
+    if !whole_upload(job, old, index, &row)? {
+        return Ok(false);
+    }
+    job.handle.block_on(index.carry_upload(&row))?;
+    let mut from = 0;
+    while !row.upload.complete
+        && let Some((first_byte, stored)) = job.handle.block_on(old.part_from(id, from))?
+    {
+        from = first_byte + 1;
+        let Ok(part) = stored.part else {
+            return Ok(false);
+        };
+        let chunks: Vec<ChunkId> = part.chunks.iter().map(|chunk| chunk.id).collect();
+        let part = EncodedPart {
+            first_byte,
+            data: stored.data,
+            checksum: stored.checksum,
+        };
+        job.handle.block_on(index.carry_part(id, &part, &chunks))?;
+    }
+    Ok(true)
+}
+
+/// Forgets the parts of blobs' manifests that do not follow from the one before: an append that died has left them.
+/// Gives the blobs whose manifests are not whole without them.
+fn straighten(job: &Job, index: &Index) -> Result<Vec<BlobId>, Error> {
+    let mut broken = Vec::new();
+    let mut after = None;
+    loop {
+        let blobs = job.handle.block_on(index.blobs(after, BLOBS))?;
+        let Some(last) = blobs.last() else {
+            return Ok(broken);
+        };
+        after = Some(last.id);
+        for blob in blobs {
+            let mut at = (0, 0);
+            let mut from = 0;
+            while let Some((first_byte, stored)) =
+                job.handle.block_on(index.part_from(blob.id, from))?
+            {
+                from = first_byte + 1;
+                match stored.part {
+                    Ok(part) if (part.first_byte, part.first_chunk) == at => {
+                        let next = part.following();
+                        at = (next.first_byte, next.first_chunk);
+                    }
+                    _ => job.handle.block_on(index.drop_part(blob.id, first_byte))?,
+                }
+            }
+            if at != (blob.bytes, blob.chunks) {
+                broken.push(blob.id);
+            }
+        }
+    }
 }
 
 /// Puts the new index, which is durable, in the place of the old one.

@@ -9,31 +9,36 @@
 //! 4. what is good in a damaged pack is saved into a new one, and the damaged one is set aside;
 //! 5. chunks that are not where the index says are looked for in every pack. What is not found is forgotten if no
 //!    blob has it, and quarantined if one has: the next upload that carries it heals that blob;
-//! 6. manifests are restored from the packs, and recorded in a pack if none has them.
+//! 6. manifests are restored from the packs, and recorded in a pack if none has them;
+//! 7. uploads of which something is nowhere to be found are forgotten: whoever sends one begins anew. What packs have of
+//!    an upload that goes on never takes the place of what the index has of it, nor makes a blob of it;
+//! 8. what projects hold is derived again, where it does not follow from their blobs.
 
 mod adopt;
 mod chunks;
 mod manifests;
 mod salvage;
+mod uploads;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use adopt::{Source, adopt, adoption};
+pub(crate) use manifests::restore as restore_manifests;
+pub(crate) use uploads::whole as whole_upload;
 
 use crate::check::{CheckEvent, Findings, Job, Mended};
 use crate::index::Index;
 use crate::manifest::BlobRecord;
-use crate::{BlobId, Error, reindex};
+use crate::{Error, reindex};
 
 /// A repair.
 struct Repair<'a> {
     job: &'a Job,
     index: &'a Index,
     mends: u64,
-    /// Blobs that packs say are complete, and whose parts came with packs: what is not known at the end is forgotten.
+    /// Blobs that adopted packs say are complete.
     records: Vec<BlobRecord>,
-    owners: Vec<BlobId>,
 }
 
 /// Mends what was found, and says how many mends that took. The store must be locked.
@@ -63,7 +68,6 @@ pub(crate) fn repair(job: &Job, findings: Findings) -> Result<u64, Error> {
         index: &index,
         mends: 0,
         records: Vec::new(),
-        owners: Vec::new(),
     };
     let mended = repair.run(findings);
     mends += repair.mends;
@@ -108,6 +112,8 @@ impl Findings {
             && self.lost_chunks.is_empty()
             && self.manifests.is_empty()
             && self.unrecorded.is_empty()
+            && self.uploads.is_empty()
+            && !self.held
     }
 }
 
@@ -143,7 +149,17 @@ impl Repair<'_> {
         self.restore_blobs()?;
         self.forget_packs(&gone)?;
         self.restore_manifests(&findings.manifests)?;
-        self.record_blobs(&findings.unrecorded)
+        self.record_blobs(&findings.unrecorded)?;
+        self.forget_uploads(&findings.uploads)?;
+        self.wait(self.index.forget_unowned())?;
+        if findings.held || !findings.manifests.is_empty() {
+            self.wait(self.index.derive_held())?;
+        }
+        if findings.held {
+            let detail = "they are derived from the blobs again";
+            self.mended("corrected", "the rows of what projects hold", detail)?;
+        }
+        Ok(())
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -113,6 +113,23 @@ pub enum Fault {
         /// Whose it is.
         namespace: String,
     },
+    /// Something that was acknowledged of an upload is missing, so that it cannot be gone on with.
+    BrokenUpload {
+        /// The upload.
+        upload: BlobId,
+        /// Whose it is.
+        namespace: String,
+        /// What is missing.
+        detail: String,
+    },
+    /// What the index says that a project holds is not what its blobs have: chunks would be asked for that are here,
+    /// or not asked for that are not.
+    WrongHeldRows {
+        /// Whose rows they are.
+        namespace: String,
+        /// How they are wrong.
+        detail: String,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -196,6 +213,20 @@ impl fmt::Display for Fault {
                 f,
                 "no pack records blob {blob} of {namespace}: it would be lost with the index"
             ),
+            Fault::BrokenUpload {
+                upload,
+                namespace,
+                detail,
+            } => write!(
+                f,
+                "upload {upload} of {namespace} cannot be gone on with: {detail}"
+            ),
+            Fault::WrongHeldRows { namespace, detail } => {
+                write!(
+                    f,
+                    "the index is wrong about what {namespace} holds: {detail}"
+                )
+            }
         }
     }
 }

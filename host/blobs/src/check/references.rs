@@ -15,8 +15,8 @@ const NAMED: usize = 4;
 
 /// What is wrong with a blob's chunks.
 #[derive(Default)]
-struct Lost {
-    count: u64,
+pub(super) struct Lost {
+    pub(super) count: u64,
     first: Vec<ChunkId>,
 }
 
@@ -82,6 +82,10 @@ impl Checker<'_> {
                 blob.bytes, blob.chunks
             ));
         }
+        if wrong.is_none() {
+            let uses = self.uses.entry(blob.namespace.clone()).or_default();
+            *uses = uses.saturating_add_unsigned(blob.chunks);
+        }
         let namespace = || blob.namespace.clone();
         if lost.count > 0 {
             self.fault(Fault::IncompleteBlob {
@@ -109,7 +113,11 @@ impl Checker<'_> {
         }
     }
 
-    fn look_at_chunks(&mut self, chunks: &[ChunkRef], lost: &mut Lost) -> Result<(), Error> {
+    pub(super) fn look_at_chunks(
+        &mut self,
+        chunks: &[ChunkRef],
+        lost: &mut Lost,
+    ) -> Result<(), Error> {
         for chunks in chunks.chunks(CHUNKS) {
             let Some(index) = &self.index else {
                 return Ok(());

@@ -4,10 +4,11 @@
 //! joins a chunk only after it was found there, so it does the same work for a chunk that nobody has as for one
 //! that others have.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::{Found, Index, LOOKUP, lease_pack, rows};
 use crate::manifest::{ChunkRef, Part};
@@ -112,8 +113,25 @@ impl Index {
         .map_err(self.failed("looking up what a project holds"))
     }
 
-    /// Derives every row of `held` again from the blobs and their manifests, in one transaction: for an index that
-    /// was written before there were such rows, or that was itself rebuilt from the packs.
+    /// How often the rows of each namespace say that its manifests name a chunk.
+    pub(crate) async fn uses(&self) -> Result<HashMap<String, i64>, Error> {
+        let failed = self.failed("adding up what projects hold");
+        let mut reader = self.reader().await;
+        sqlx::query(
+            "SELECT coalesce(n.name, ''), SUM(h.uses) FROM held h \
+             LEFT JOIN namespace n ON n.id = h.namespace GROUP BY h.namespace",
+        )
+        .fetch_all(&mut *reader)
+        .await
+        .map_err(&failed)?
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(&failed)
+    }
+
+    /// Derives every row of `held` again from the blobs whose manifests are whole, in one transaction: for an index
+    /// that was written before there were such rows, or that was itself made from packs.
     pub(crate) async fn derive_held(&self) -> Result<(), Error> {
         let action = "deriving what projects hold";
         let mut writer = self.writer(action).await;
@@ -165,13 +183,18 @@ pub(super) async fn add(
     change(connection, blob, namespace, 1).await
 }
 
-/// Takes away what only a blob that is being removed makes its namespace hold. Its manifest is still in the index.
+/// Takes away what only a blob that is being removed makes its namespace hold. Its manifest is still in the index. One
+/// that is not whole never made it hold anything.
 pub(super) async fn remove(
     connection: &mut SqliteConnection,
     blob: BlobId,
     namespace: &str,
+    end: (u64, u64),
 ) -> Result<(), sqlx::Error> {
-    change(connection, blob, namespace, -1).await
+    if is_whole(connection, blob, end).await? {
+        change(connection, blob, namespace, -1).await?;
+    }
+    Ok(())
 }
 
 async fn change(
@@ -190,16 +213,7 @@ async fn change(
         .await?;
     // A part at a time, so that the longest manifest costs no more memory than a short one.
     let mut position = -1_i64;
-    loop {
-        let part = sqlx::query(
-            "SELECT first_byte, data, checksum FROM manifest \
-             WHERE blob = ? AND first_byte > ? ORDER BY first_byte LIMIT 1",
-        )
-        .bind(&blob.as_bytes()[..])
-        .bind(position)
-        .fetch_optional(&mut *connection)
-        .await?;
-        let Some(row) = part else { return Ok(()) };
+    while let Some(row) = next_part(connection, blob, position).await? {
         position = row.try_get(0)?;
         match Part::decode(row.try_get(1)?, row.try_get(2)?) {
             Ok(part) => change_part(connection, id, &part, by).await?,
@@ -210,6 +224,7 @@ async fn change(
             }
         }
     }
+    Ok(())
 }
 
 async fn change_part(
@@ -253,17 +268,59 @@ async fn derive(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         .await?;
     let mut after = Vec::new();
     loop {
-        let page = sqlx::query("SELECT id, namespace FROM blob WHERE id > ? ORDER BY id LIMIT ?")
-            .bind(after)
-            .bind(PAGE)
-            .fetch_all(&mut *connection)
-            .await?;
+        let page = sqlx::query(
+            "SELECT id, namespace, bytes, chunks FROM blob WHERE id > ? ORDER BY id LIMIT ?",
+        )
+        .bind(after)
+        .bind(PAGE)
+        .fetch_all(&mut *connection)
+        .await?;
         let Some(last) = page.last() else { break };
         after = last.try_get(0)?;
         for row in &page {
             let blob = rows::blob_id(row, 0)?;
-            add(connection, blob, row.try_get(1)?).await?;
+            if is_whole(connection, blob, rows::end(row, 2)?).await? {
+                add(connection, blob, row.try_get(1)?).await?;
+            }
         }
     }
     Ok(())
+}
+
+/// Whether a blob's manifest leads from its first byte to its last. One that was made from packs may not: parts of a
+/// blob that was removed may have been collected.
+async fn is_whole(
+    connection: &mut SqliteConnection,
+    blob: BlobId,
+    end: (u64, u64),
+) -> Result<bool, sqlx::Error> {
+    let mut at = (0, 0);
+    let mut position = -1_i64;
+    while let Some(row) = next_part(connection, blob, position).await? {
+        position = row.try_get(0)?;
+        let Ok(part) = Part::decode(row.try_get(1)?, row.try_get(2)?) else {
+            return Ok(false);
+        };
+        if part.blob != blob || (part.first_byte, part.first_chunk) != at {
+            return Ok(false);
+        }
+        let next = part.following();
+        at = (next.first_byte, next.first_chunk);
+    }
+    Ok(at == end)
+}
+
+async fn next_part(
+    connection: &mut SqliteConnection,
+    blob: BlobId,
+    position: i64,
+) -> Result<Option<SqliteRow>, sqlx::Error> {
+    sqlx::query(
+        "SELECT first_byte, data, checksum FROM manifest \
+         WHERE blob = ? AND first_byte > ? ORDER BY first_byte LIMIT 1",
+    )
+    .bind(&blob.as_bytes()[..])
+    .bind(position)
+    .fetch_optional(connection)
+    .await
 }

@@ -43,17 +43,24 @@ impl Index {
         Ok(adopted)
     }
 
-    /// Makes a complete blob known, whose parts are known.
-    pub(crate) async fn restore_blob(&self, record: &BlobRecord) -> Result<(), Error> {
+    /// Makes a complete blob known, with its manifest.
+    pub(crate) async fn restore_blob(
+        &self,
+        record: &BlobRecord,
+        parts: &[EncodedPart],
+    ) -> Result<(), Error> {
         let action = "restoring a blob";
+        let failed = self.failed(action);
+        let id = record.info.id;
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
-        insert_blob(&mut change, record)
+        replace_parts(&mut change, id, parts)
             .await
-            .map_err(self.failed(action))?;
-        held::add(&mut change, record.info.id, &record.info.namespace)
+            .map_err(&failed)?;
+        insert_blob(&mut change, record).await.map_err(&failed)?;
+        held::add(&mut change, id, &record.info.namespace)
             .await
-            .map_err(self.failed(action))?;
+            .map_err(&failed)?;
         change.commit().await
     }
 
@@ -186,28 +193,25 @@ impl Index {
         let failed = self.failed(action);
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
-        let namespace: Option<String> =
-            sqlx::query_scalar("SELECT namespace FROM blob WHERE id = ?")
-                .bind(&blob.as_bytes()[..])
-                .fetch_optional(&mut *change)
-                .await
-                .map_err(&failed)?;
-        if let Some(namespace) = &namespace {
-            held::remove(&mut change, blob, namespace)
-                .await
-                .map_err(&failed)?;
-        }
-        sqlx::query("DELETE FROM manifest WHERE blob = ?")
+        let known = sqlx::query("SELECT namespace, bytes, chunks FROM blob WHERE id = ?")
             .bind(&blob.as_bytes()[..])
-            .execute(&mut *change)
+            .fetch_optional(&mut *change)
             .await
             .map_err(&failed)?;
-        for part in parts {
-            insert_part(&mut change, blob, part)
+        let namespace: Option<&str> = match &known {
+            Some(row) => Some(row.try_get(0).map_err(&failed)?),
+            None => None,
+        };
+        if let (Some(namespace), Some(row)) = (namespace, &known) {
+            let end = rows::end(row, 1).map_err(&failed)?;
+            held::remove(&mut change, blob, namespace, end)
                 .await
                 .map_err(&failed)?;
         }
-        if let Some(namespace) = &namespace {
+        replace_parts(&mut change, blob, parts)
+            .await
+            .map_err(&failed)?;
+        if let Some(namespace) = namespace {
             held::add(&mut change, blob, namespace)
                 .await
                 .map_err(&failed)?;
@@ -215,26 +219,47 @@ impl Index {
         change.commit().await
     }
 
-    /// Ends the making of an index: forgets manifests whose blobs are not complete, and counts chunks and blobs.
-    pub(crate) async fn settle(&self) -> Result<(u64, u64), Error> {
-        let action = "completing it";
-        let failed = self.failed(action);
+    /// Forgets the parts of manifests that are neither a blob's nor an upload's.
+    pub(crate) async fn forget_unowned(&self) -> Result<(), Error> {
+        let action = "forgetting what is nobody's";
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
-        sqlx::query("DELETE FROM manifest WHERE blob NOT IN (SELECT id FROM blob)")
+        sqlx::query(
+            "DELETE FROM manifest WHERE blob NOT IN (SELECT id FROM blob) \
+             AND blob NOT IN (SELECT id FROM upload)",
+        )
+        .execute(&mut *change)
+        .await
+        .map_err(self.failed(action))?;
+        change.commit().await
+    }
+
+    /// Forgets the part of a manifest that begins at this byte.
+    pub(crate) async fn drop_part(&self, blob: BlobId, first_byte: u64) -> Result<(), Error> {
+        let action = "forgetting a part of a manifest";
+        let mut writer = self.writer(action).await;
+        let mut change = self.begin(&mut writer, action).await?;
+        sqlx::query("DELETE FROM manifest WHERE blob = ? AND first_byte = ?")
+            .bind(&blob.as_bytes()[..])
+            .bind(rows::signed(first_byte))
             .execute(&mut *change)
             .await
-            .map_err(&failed)?;
+            .map_err(self.failed(action))?;
+        change.commit().await
+    }
+
+    /// How many chunks and blobs it names.
+    pub(crate) async fn counts(&self) -> Result<(u64, u64), Error> {
+        let failed = self.failed("counting what it names");
+        let mut reader = self.reader().await;
         let row = sqlx::query("SELECT (SELECT COUNT(*) FROM chunk), (SELECT COUNT(*) FROM blob)")
-            .fetch_one(&mut *change)
+            .fetch_one(&mut *reader)
             .await
             .map_err(&failed)?;
-        let counts = (
+        Ok((
             rows::unsigned(&row, 0).map_err(&failed)?,
             rows::unsigned(&row, 1).map_err(&failed)?,
-        );
-        change.commit().await?;
-        Ok(counts)
+        ))
     }
 
     /// Writes the log back into the file, so that it is whole by itself.
@@ -253,22 +278,6 @@ impl Index {
                 path: self.path.clone(),
             }),
         }
-    }
-
-    /// Forgets the parts of a manifest whose blob is not known.
-    pub(crate) async fn drop_parts(&self, blob: BlobId) -> Result<(), Error> {
-        let action = "forgetting an upload";
-        let mut writer = self.writer(action).await;
-        let mut change = self.begin(&mut writer, action).await?;
-        sqlx::query(
-            "DELETE FROM manifest WHERE blob = ?1 AND ?1 NOT IN (SELECT id FROM blob) \
-             AND ?1 NOT IN (SELECT id FROM upload)",
-        )
-        .bind(&blob.as_bytes()[..])
-        .execute(&mut *change)
-        .await
-        .map_err(self.failed(action))?;
-        change.commit().await
     }
 }
 
@@ -325,19 +334,39 @@ async fn adopt(change: &mut SqliteConnection, adoption: &Adoption) -> Result<Ado
         insert_part(change, *blob, part).await?;
     }
     for record in &adoption.blobs {
+        // An upload that died in its last moment, and was gone on with, was told complete twice.
+        sqlx::query("DELETE FROM blob WHERE id = ?")
+            .bind(&record.info.id.as_bytes()[..])
+            .execute(&mut *change)
+            .await?;
         insert_blob(change, record).await?;
     }
     Ok(adopted)
 }
 
-/// Keeps a part that is there: it was committed.
-async fn insert_part(
+async fn replace_parts(
+    connection: &mut SqliteConnection,
+    blob: BlobId,
+    parts: &[EncodedPart],
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM manifest WHERE blob = ?")
+        .bind(&blob.as_bytes()[..])
+        .execute(&mut *connection)
+        .await?;
+    for part in parts {
+        insert_part(connection, blob, part).await?;
+    }
+    Ok(())
+}
+
+/// Of two parts that begin at the same byte the later one stays: see [`chain`](crate::manifest::chain).
+pub(super) async fn insert_part(
     connection: &mut SqliteConnection,
     blob: BlobId,
     part: &EncodedPart,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT OR IGNORE INTO manifest (blob, first_byte, data, checksum) VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO manifest (blob, first_byte, data, checksum) VALUES (?, ?, ?, ?)",
     )
     .bind(&blob.as_bytes()[..])
     .bind(rows::signed(part.first_byte))

@@ -99,6 +99,11 @@ pub(super) fn chunk(row: &SqliteRow) -> Result<ChunkRow, Error> {
     })
 }
 
+/// Where a manifest ends: the columns of its bytes and of its chunks.
+pub(super) fn end(row: &SqliteRow, column: usize) -> Result<(u64, u64), Error> {
+    Ok((unsigned(row, column)?, unsigned(row, column + 1)?))
+}
+
 /// The columns of a blob.
 pub(super) fn blob(row: &SqliteRow) -> Result<BlobInfo, Error> {
     Ok(BlobInfo {

@@ -3,7 +3,9 @@
 use super::*;
 use crate::Digest;
 use crate::disk::RealDisk;
+use crate::manifest::ChunkRef;
 use crate::pack::Encoding;
+use crate::upload::{Upload, UploadRow};
 
 async fn open(directory: &Path) -> Index {
     Index::open(Arc::new(RealDisk), &directory.join("index.db"))
@@ -107,4 +109,82 @@ async fn counting_what_is_quarantined_does_not_read_every_chunk() {
             .unwrap();
     let plan: String = plan.iter().map(|row| row.get::<String, _>(3)).collect();
     assert!(plan.contains("chunk_quarantined"), "{plan}");
+}
+
+/// A part of a manifest that names the chunks of this commit.
+fn part(commit: &PackCommit) -> EncodedPart {
+    let mut part = Part::new(commit.holder);
+    part.chunks = commit
+        .entries
+        .iter()
+        .map(|entry| ChunkRef {
+            id: entry.id,
+            bytes: entry.extent.bytes,
+        })
+        .collect();
+    part.encode()
+}
+
+async fn count(index: &Index, sql: &'static str) -> i64 {
+    let mut reader = index.reader().await;
+    sqlx::query_scalar(sql)
+        .fetch_one(&mut *reader)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn opening_forgets_what_the_dead_have_left_and_nothing_of_uploads_that_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = open(directory.path()).await;
+    let mut dead = commit(1);
+    dead.parts.push(part(&dead));
+    index.commit_pack(&dead).await.unwrap();
+    let mut living = commit(2);
+    living.parts.push(part(&living));
+    let row = UploadRow {
+        upload: Upload {
+            id: living.holder,
+            namespace: "blog".to_owned(),
+            label: String::new(),
+            length: None,
+            offset: 0,
+            complete: false,
+            created_at: 0,
+            // Long ago: the clock has been set since.
+            expires_at: 1,
+        },
+        bytes: 0,
+        stored_bytes: 0,
+        chunks: 0,
+        tail: bytes::Bytes::new(),
+    };
+    index.carry_upload(&row).await.unwrap();
+    index.commit_pack(&living).await.unwrap();
+    assert_eq!(count(&index, "SELECT count(*) FROM manifest").await, 2);
+    index.close().await;
+
+    let index = open(directory.path()).await;
+    assert_eq!(count(&index, "SELECT count(*) FROM manifest").await, 1);
+    assert_eq!(count(&index, "SELECT count(*) FROM lease").await, 1);
+    assert!(index.part(living.holder, 0).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn opening_reads_no_large_table_from_one_end_to_the_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = open(directory.path()).await;
+    for sql in FORGET_THE_DEAD {
+        let sql = format!("EXPLAIN QUERY PLAN {sql}");
+        let plan: Vec<_> = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .fetch_all(&mut *index.writer.lock().await.sound().await.unwrap())
+            .await
+            .unwrap();
+        for row in plan {
+            let step: String = row.get(3);
+            for table in ["manifest", "chunk", "held", "blob", "pack"] {
+                assert!(!step.starts_with(&format!("SCAN {table}")), "{step}");
+            }
+        }
+    }
 }

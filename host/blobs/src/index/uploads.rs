@@ -6,9 +6,11 @@ use bytes::Bytes;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::{Index, now, rows};
+use super::mend::insert_part;
+use super::{Index, lease_pack, now, rows};
+use crate::manifest::EncodedPart;
 use crate::upload::{Upload, UploadProgress, UploadRow};
-use crate::{BlobId, BlobInfo, Error};
+use crate::{BlobId, BlobInfo, ChunkId, Error};
 
 /// How many expired uploads are looked up at once.
 const PAGE: u32 = 1000;
@@ -18,6 +20,8 @@ const COLUMNS: &str = "id, namespace, label, length, created_at, expires_at, com
 
 static SELECT_SQL: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {COLUMNS} FROM upload WHERE id = ? AND expires_at > ?"));
+static ANY_SQL: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {COLUMNS} FROM upload WHERE id = ?"));
 static DELETE_SQL: LazyLock<String> =
     LazyLock::new(|| format!("DELETE FROM upload WHERE id = ? RETURNING {COLUMNS}"));
 static TAKE_SQL: LazyLock<String> = LazyLock::new(|| {
@@ -149,6 +153,107 @@ impl Index {
             .map(|row| rows::blob_id(row, 0))
             .collect::<Result<_, _>>()
             .map_err(&failed)
+    }
+
+    /// Whether there is an upload of this name, whatever its time.
+    pub(crate) async fn has_upload(&self, id: BlobId) -> Result<bool, Error> {
+        let mut reader = self.reader().await;
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM upload WHERE id = ?)")
+            .bind(&id.as_bytes()[..])
+            .fetch_one(&mut *reader)
+            .await
+            .map_err(self.failed("looking up an upload"))
+    }
+
+    /// An upload, whatever its time.
+    pub(crate) async fn upload_row(&self, id: BlobId) -> Result<Option<UploadRow>, Error> {
+        let failed = self.failed("reading an upload");
+        let mut reader = self.reader().await;
+        let row = sqlx::query(ANY_SQL.as_str())
+            .bind(&id.as_bytes()[..])
+            .fetch_optional(&mut *reader)
+            .await
+            .map_err(&failed)?;
+        row.as_ref().map(upload_row).transpose().map_err(&failed)
+    }
+
+    /// The names of all uploads, whatever their time.
+    pub(crate) async fn upload_ids(&self) -> Result<Vec<BlobId>, Error> {
+        let failed = self.failed("listing uploads");
+        let mut reader = self.reader().await;
+        sqlx::query("SELECT id FROM upload ORDER BY id")
+            .fetch_all(&mut *reader)
+            .await
+            .map_err(&failed)?
+            .iter()
+            .map(|row| rows::blob_id(row, 0))
+            .collect::<Result<_, _>>()
+            .map_err(&failed)
+    }
+
+    /// Makes an upload known that another index had, as far as that said it was. The parts of its manifest follow,
+    /// if it is not complete; whatever is known here of a blob of that name is not what was told of it.
+    pub(crate) async fn carry_upload(&self, row: &UploadRow) -> Result<(), Error> {
+        let action = "recording an upload";
+        let failed = self.failed(action);
+        let upload = &row.upload;
+        let mut writer = self.writer(action).await;
+        let mut change = self.begin(&mut writer, action).await?;
+        if !upload.complete {
+            for sql in [
+                "DELETE FROM blob WHERE id = ?",
+                "DELETE FROM manifest WHERE blob = ?",
+            ] {
+                sqlx::query(sql)
+                    .bind(&upload.id.as_bytes()[..])
+                    .execute(&mut *change)
+                    .await
+                    .map_err(&failed)?;
+            }
+        }
+        sqlx::query(
+            "INSERT INTO upload (id, namespace, label, length, created_at, expires_at, complete, \
+                 bytes, stored_bytes, chunks, tail_at, tail) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&upload.id.as_bytes()[..])
+        .bind(&upload.namespace)
+        .bind(&upload.label)
+        .bind(upload.length.map(rows::signed))
+        .bind(upload.created_at)
+        .bind(upload.expires_at)
+        .bind(upload.complete)
+        .bind(rows::signed(row.bytes))
+        .bind(rows::signed(row.stored_bytes))
+        .bind(rows::signed(row.chunks))
+        .bind(rows::signed(row.bytes))
+        .bind(&row.tail[..])
+        .execute(&mut *change)
+        .await
+        .map_err(&failed)?;
+        change.commit().await
+    }
+
+    /// Makes a part of such an upload's manifest known, and leases the packs that have its chunks.
+    pub(crate) async fn carry_part(
+        &self,
+        id: BlobId,
+        part: &EncodedPart,
+        chunks: &[ChunkId],
+    ) -> Result<(), Error> {
+        let found = self.lookup(chunks).await?;
+        let mut packs: Vec<i64> = found.values().map(|stored| stored.pack).collect();
+        packs.sort_unstable();
+        packs.dedup();
+        let action = "recording a part of an upload";
+        let failed = self.failed(action);
+        let mut writer = self.writer(action).await;
+        let mut change = self.begin(&mut writer, action).await?;
+        insert_part(&mut change, id, part).await.map_err(&failed)?;
+        for pack in packs {
+            lease_pack(&mut change, id, pack).await.map_err(&failed)?;
+        }
+        change.commit().await
     }
 
     /// Records how far an upload is that no pack is sealed for.

@@ -1,16 +1,18 @@
 //! Packs that the index does not name.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::Repair;
-use crate::Error;
+use super::manifests::gather;
 use crate::check::Job;
 use crate::index::{Adoption, Index};
-use crate::manifest::{BlobRecord, EncodedPart, Part};
+use crate::manifest::{BlobRecord, EncodedPart, Part, chain};
 use crate::pack::{Decoder, Entry, Kind, Pack, RecordError, Salvage, pack_file_name};
+use crate::{BlobId, Error};
 
 /// What of a pack can be believed, whether it is whole or damaged.
 pub(crate) enum Source {
@@ -147,53 +149,59 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Makes a whole pack known; its blobs wait for [`Repair::restore_blobs`]. Says how many records it has.
+    /// Makes a whole pack known; what it says of blobs waits for [`Repair::restore_blobs`]. Says how many records it
+    /// has.
     pub(super) fn adopt_pack(&mut self, pack: Pack) -> Result<usize, Error> {
         let (name, length) = (pack.name, pack.length);
         let source = Source::Whole(pack);
         let mut adoption = adoption(self.job, name, length, &source)?;
         self.records.append(&mut adoption.blobs);
-        self.owners
-            .extend(adoption.parts.iter().map(|(blob, _)| *blob));
+        // Not before it is known that the blob is complete: an upload that goes on has parts of its own.
+        adoption.parts.clear();
         adopt(self.job, self.index, &adoption, &source)?;
         Ok(adoption.entries.len())
     }
 
     /// Makes blobs known that packs say are complete, if they are.
     pub(super) fn restore_blobs(&mut self) -> Result<(), Error> {
+        let mut unknown: HashMap<BlobId, BlobRecord> = HashMap::new();
         for record in std::mem::take(&mut self.records) {
-            self.restore_if_complete(&record)?;
+            let id = record.info.id;
+            // One that is an upload still becomes a blob when whoever sends it goes on: where, the index has told it.
+            let is_known = self.wait(self.index.blob(id))?.is_some()
+                || self.wait(self.index.has_upload(id))?;
+            if !is_known {
+                // The later one counts, as it does for the parts.
+                unknown.insert(id, record);
+            }
         }
-        let mut owners = std::mem::take(&mut self.owners);
-        owners.sort_unstable();
-        owners.dedup();
-        for blob in owners {
-            self.wait(self.index.drop_parts(blob))?;
+        let ids: Vec<BlobId> = unknown.keys().copied().collect();
+        for (id, parts) in gather(self.job, &ids)? {
+            if let Some(record) = unknown.remove(&id)
+                && let Some(parts) = chain(&record.info, parts)
+            {
+                self.restore_if_complete(&record, parts)?;
+            }
         }
         Ok(())
     }
 
-    fn restore_if_complete(&mut self, record: &BlobRecord) -> Result<(), Error> {
-        let info = &record.info;
-        if self.wait(self.index.blob(info.id))?.is_some() {
-            return Ok(());
-        }
-        let mut bytes = 0;
-        while bytes < info.bytes {
-            let Some(part) = self.wait(self.index.part(info.id, bytes))? else {
-                return Ok(());
-            };
+    fn restore_if_complete(
+        &mut self,
+        record: &BlobRecord,
+        parts: Vec<(Part, EncodedPart)>,
+    ) -> Result<(), Error> {
+        for (part, _) in &parts {
             let ids: Vec<_> = part.chunks.iter().map(|chunk| chunk.id).collect();
             let found = self.wait(self.index.lookup(&ids))?;
-            let whole = ids
-                .iter()
-                .all(|id| found.get(id).is_some_and(|stored| stored.usable));
-            if !whole || part.first_byte != bytes {
+            let usable = |id| found.get(id).is_some_and(|stored| stored.usable);
+            if !ids.iter().all(usable) {
                 return Ok(());
             }
-            bytes += part.bytes();
         }
-        self.wait(self.index.restore_blob(record))?;
+        let encoded: Vec<EncodedPart> = parts.into_iter().map(|(_, encoded)| encoded).collect();
+        self.wait(self.index.restore_blob(record, &encoded))?;
+        let info = &record.info;
         let detail = format!("{} bytes of {}", info.bytes, info.namespace);
         self.mended("restored", format!("blob {}", info.id), detail)
     }

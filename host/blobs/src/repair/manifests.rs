@@ -5,59 +5,81 @@ use std::sync::Arc;
 
 use super::Repair;
 use super::adopt::{Source, adopt, adoption, open};
-use crate::manifest::{BlobRecord, EncodedPart, Part};
+use crate::check::Job;
+use crate::index::Index;
+use crate::manifest::{BlobRecord, EncodedPart, Part, chain};
 use crate::pack::{Decoder, Encoding, Kind, PackWriter, pack_file_name};
-use crate::{BlobId, BlobInfo, Digest, Error};
+use crate::{BlobId, Digest, Error};
 
 /// A pack of records is closed at this many bytes.
 const PACK_BYTES: u64 = 16 * 1024 * 1024;
 
+/// What the packs have of the manifests of these blobs: every part, those of later packs behind those of earlier ones.
+pub(super) fn gather(
+    job: &Job,
+    blobs: &[BlobId],
+) -> Result<HashMap<BlobId, Vec<(Part, EncodedPart)>>, Error> {
+    let mut found: HashMap<BlobId, Vec<(Part, EncodedPart)>> =
+        blobs.iter().map(|blob| (*blob, Vec::new())).collect();
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let mut decoder = Decoder::default();
+    // In the order of their names, which is that in which they were begun.
+    for path in job.list()?.packs.values() {
+        let Ok(pack) = open(job, path) else {
+            continue;
+        };
+        for entry in &pack.entries {
+            if entry.kind != Kind::Manifest {
+                continue;
+            }
+            let Ok(data) = pack.read_with(entry, &mut decoder) else {
+                continue;
+            };
+            let Ok(part) = Part::decode(&data, entry.id.as_bytes()) else {
+                continue;
+            };
+            if let Some(parts) = found.get_mut(&part.blob) {
+                let encoded = EncodedPart {
+                    first_byte: part.first_byte,
+                    data,
+                    checksum: entry.id,
+                };
+                parts.push((part, encoded));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Restores manifests of blobs from what the packs record of them; says which, and in how many parts.
+pub(crate) fn restore(
+    job: &Job,
+    index: &Index,
+    blobs: &[BlobId],
+) -> Result<Vec<(BlobId, usize)>, Error> {
+    let mut restored = Vec::new();
+    for (blob, parts) in gather(job, blobs)? {
+        let Some((info, _)) = job.handle.block_on(index.blob(blob))? else {
+            continue;
+        };
+        let Some(parts) = chain(&info, parts) else {
+            continue;
+        };
+        let encoded: Vec<EncodedPart> = parts.into_iter().map(|(_, encoded)| encoded).collect();
+        job.handle
+            .block_on(index.restore_manifest(blob, &encoded))?;
+        restored.push((blob, encoded.len()));
+    }
+    Ok(restored)
+}
+
 impl Repair<'_> {
     /// Restores manifests from what the packs record of them.
     pub(super) fn restore_manifests(&mut self, blobs: &[BlobId]) -> Result<(), Error> {
-        if blobs.is_empty() {
-            return Ok(());
-        }
-        let mut found: HashMap<BlobId, Vec<(Part, EncodedPart)>> =
-            blobs.iter().map(|blob| (*blob, Vec::new())).collect();
-        let files = self.job.list()?.packs;
-        let mut decoder = Decoder::default();
-        for path in files.values() {
-            let Ok(pack) = open(self.job, path) else {
-                continue;
-            };
-            for entry in &pack.entries {
-                if entry.kind != Kind::Manifest {
-                    continue;
-                }
-                let Ok(data) = pack.read_with(entry, &mut decoder) else {
-                    continue;
-                };
-                let Ok(part) = Part::decode(&data, entry.id.as_bytes()) else {
-                    continue;
-                };
-                if let Some(parts) = found.get_mut(&part.blob) {
-                    let encoded = EncodedPart {
-                        first_byte: part.first_byte,
-                        data,
-                        checksum: entry.id,
-                    };
-                    parts.push((part, encoded));
-                }
-            }
-        }
-        for (blob, mut parts) in found {
-            let Some((info, _)) = self.wait(self.index.blob(blob))? else {
-                continue;
-            };
-            parts.sort_by_key(|(part, _)| part.first_byte);
-            parts.dedup_by_key(|(part, _)| part.first_byte);
-            if !is_whole(&info, &parts) {
-                continue;
-            }
-            let encoded: Vec<EncodedPart> = parts.into_iter().map(|(_, encoded)| encoded).collect();
-            self.wait(self.index.restore_manifest(blob, &encoded))?;
-            let detail = format!("{} parts, from the packs", encoded.len());
+        for (blob, parts) in restore(self.job, self.index, blobs)? {
+            let detail = format!("{parts} parts, from the packs");
             self.mended("restored", format!("the chunk list of blob {blob}"), detail)?;
         }
         Ok(())
@@ -130,21 +152,9 @@ impl Repair<'_> {
         let mut adoption = adoption(self.job, name, length, &source)?;
         // The index has them.
         adoption.blobs.clear();
+        adoption.parts.clear();
         adopt(self.job, self.index, &adoption, &source)
     }
-}
-
-/// Whether these parts, in order, are the whole manifest of this blob.
-pub(crate) fn is_whole(info: &BlobInfo, parts: &[(Part, EncodedPart)]) -> bool {
-    let (mut bytes, mut chunks) = (0, 0);
-    for (part, _) in parts {
-        if part.first_byte != bytes || part.first_chunk != chunks {
-            return false;
-        }
-        bytes += part.bytes();
-        chunks += part.chunks.len() as u64;
-    }
-    (bytes, chunks) == (info.bytes, info.chunks)
 }
 
 fn append(writer: &mut PackWriter, kind: Kind, id: Digest, data: &[u8]) -> Result<(), Error> {

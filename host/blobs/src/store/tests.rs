@@ -3,6 +3,7 @@
 
 mod killed;
 mod mending;
+mod pieces;
 mod power;
 mod refusing;
 

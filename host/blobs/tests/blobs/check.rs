@@ -16,8 +16,8 @@ use crate::{closed, open, open_with_small_packs, packs, read, store};
 
 /// What a check said.
 #[derive(Debug, Default)]
-struct Said {
-    faults: Vec<Fault>,
+pub(crate) struct Said {
+    pub(crate) faults: Vec<Fault>,
     mends: Vec<Mended>,
     remains: Vec<Fault>,
     progress: Vec<Progress>,
@@ -25,7 +25,7 @@ struct Said {
 
 impl Said {
     /// The kinds of what was found, each once.
-    fn kinds(&self) -> Vec<String> {
+    pub(crate) fn kinds(&self) -> Vec<String> {
         kinds(&self.faults)
     }
 }
@@ -53,12 +53,12 @@ const READ: CheckOptions = CheckOptions {
     read_data: true,
     repair: false,
 };
-const MEND: CheckOptions = CheckOptions {
+pub(crate) const MEND: CheckOptions = CheckOptions {
     read_data: true,
     repair: true,
 };
 
-async fn check(directory: &Path, options: CheckOptions) -> (CheckReport, Said) {
+pub(crate) async fn check(directory: &Path, options: CheckOptions) -> (CheckReport, Said) {
     let (tell, mut told) = mpsc::channel(8);
     let listening = tokio::spawn(async move {
         let mut said = Said::default();
@@ -100,7 +100,7 @@ async fn two_blobs(directory: &Path) -> [(BlobInfo, Vec<u8>); 2] {
 }
 
 /// Changes the index behind the store's back.
-async fn sql(directory: &Path, sql: &'static str) {
+pub(crate) async fn sql(directory: &Path, sql: &'static str) {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(directory.join("index.db"));
     let mut index = sqlx::SqliteConnection::connect_with(&options)
         .await

@@ -12,6 +12,7 @@ mod round_trip;
 mod stress;
 #[path = "../../src/testing.rs"]
 mod testing;
+mod unfinished;
 
 use std::path::{Path, PathBuf};
 

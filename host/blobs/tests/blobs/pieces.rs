@@ -309,3 +309,29 @@ async fn a_collection_takes_nothing_from_an_append_that_outlives_its_upload() {
     let info = ingest.finish().await.unwrap();
     assert!(read(blobs.reader(info.id).await.unwrap()).await.unwrap() == data);
 }
+
+#[tokio::test]
+async fn what_clients_that_died_have_left_is_given_back_once_their_time_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = open_with_ttl(directory.path(), Duration::ZERO).await;
+    let mut direct = blobs.ingest("blog").await.unwrap();
+    for block in noise(1, 6_000_000).chunks(100_000) {
+        direct.write(Bytes::copy_from_slice(block)).await.unwrap();
+    }
+    drop(direct);
+    drop(blobs);
+    let blobs = open_with_ttl(directory.path(), Duration::from_secs(3600)).await;
+    let half = blobs.create_upload("blog", None, "").await.unwrap();
+    drop(blobs);
+    let blobs = open_with_ttl(directory.path(), Duration::ZERO).await;
+    let ingest = write(&blobs, half.id, &noise(2, 6_000_000)).await;
+    drop(ingest);
+    blobs.upload_settled(half.id).await;
+    assert!(!packs(directory.path(), "pack").is_empty());
+    while blobs.expire_uploads().await.unwrap() > 0 {}
+    blobs.collect(CollectOptions::default()).await.unwrap();
+    for end in ["pack", "tmp"] {
+        assert_eq!(packs(directory.path(), end), [] as [std::path::PathBuf; 0]);
+    }
+    assert_eq!(blobs.usage("blog").await.unwrap(), 0);
+}

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::testing::noise;
 use crate::{closed, open, open_with_small_packs, packs, read, store};
 
-async fn reindex(directory: &Path) -> ReindexReport {
+pub(crate) async fn reindex(directory: &Path) -> ReindexReport {
     let (tell, mut told) = mpsc::channel(8);
     let listening = tokio::spawn(async move {
         let mut last = None;

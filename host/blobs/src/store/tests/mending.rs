@@ -8,13 +8,13 @@ use crate::index::Index;
 use crate::pack::{self, Pack};
 use crate::{CheckOptions, CheckReport};
 
-const MEND: CheckOptions = CheckOptions {
+pub(super) const MEND: CheckOptions = CheckOptions {
     read_data: true,
     repair: true,
 };
 
 /// Drinks what is told.
-fn nobody_cares() -> mpsc::Sender<crate::CheckEvent> {
+pub(super) fn nobody_cares() -> mpsc::Sender<crate::CheckEvent> {
     let (tell, mut told) = mpsc::channel(8);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
     tell

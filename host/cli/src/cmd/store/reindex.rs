@@ -34,8 +34,8 @@ pub(crate) async fn run(arguments: &StoreReindexArgs) -> Result<(), Failure> {
         format!("{line}\n")
     } else {
         format!(
-            "the index is new: {} packs, {} chunks, {} packages\n",
-            report.packs, report.chunks, report.blobs
+            "the index is new: {} packs, {} chunks, {} packages, {} uploads that go on\n",
+            report.packs, report.chunks, report.blobs, report.uploads
         )
     })?;
     match report.damaged_packs {
