@@ -1,4 +1,4 @@
-//! How fast bytes go in and come out: `cargo bench -p cofferdam-blobs`.
+//! How fast bytes go in and come out: `cargo bench -p cofferdam-blobs --bench throughput`.
 //!
 //! Durable figures mean little without the disk's own: its sync latency is printed beside them. The store is
 //! made in the directory `COFFERDAM_BENCH_DIR`, or the system's temporary one; `COFFERDAM_BENCH_MIB` says how
