@@ -23,6 +23,25 @@ struct Link {
     cuts: Arc<Mutex<Vec<u64>>>,
     /// Nothing passes any more, and nothing is cut either.
     stuck: Arc<AtomicBool>,
+    tricks: Arc<Mutex<Tricks>>,
+}
+
+/// What else the link does to what passes.
+#[derive(Default)]
+struct Tricks {
+    /// Gets stuck before the first request that begins like this.
+    stick_at: Option<&'static str>,
+    /// Flips a bit when so many bytes have gone to the server.
+    flip_at: Option<u64>,
+    /// What the server says, and what is made of it; not in this many answers before.
+    replace: Option<(&'static str, &'static str, usize)>,
+    /// How often that came to something.
+    replaced: usize,
+}
+
+fn find(bytes: &[u8], sought: &str) -> Option<usize> {
+    let sought = sought.as_bytes();
+    bytes.windows(sought.len()).position(|here| here == sought)
 }
 
 impl Link {
@@ -34,9 +53,11 @@ impl Link {
             passed: Arc::default(),
             cuts: Arc::default(),
             stuck: Arc::default(),
+            tricks: Arc::default(),
         };
         let (server, passed) = (Arc::clone(&link.server), Arc::clone(&link.passed));
         let (cuts, stuck) = (Arc::clone(&link.cuts), Arc::clone(&link.stuck));
+        let tricks = Arc::clone(&link.tricks);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let target = *server.lock().unwrap();
@@ -47,12 +68,9 @@ impl Link {
                 let (from, to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
                 let passed = Arc::clone(&passed);
                 let (cuts, stuck) = (Arc::clone(&cuts), Arc::clone(&stuck));
-                std::thread::spawn(move || forward(from, to, &passed, &cuts, &stuck));
-                std::thread::spawn(move || {
-                    let (mut from, mut to) = (upstream, client);
-                    let _ = std::io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Both);
-                });
+                let (there, back) = (Arc::clone(&tricks), Arc::clone(&tricks));
+                std::thread::spawn(move || forward(from, to, &passed, &cuts, &stuck, &there));
+                std::thread::spawn(move || answer(upstream, client, &back));
             }
         });
         link
@@ -74,17 +92,59 @@ impl Link {
     }
 }
 
+/// What the server says to the client.
+fn answer(mut from: TcpStream, mut to: TcpStream, tricks: &Mutex<Tricks>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let mut tricks = tricks.lock().unwrap();
+        let Tricks {
+            replace, replaced, ..
+        } = &mut *tricks;
+        if let Some((said, other, before)) = replace
+            && let Some(at) = find(&buffer[..read], said)
+        {
+            if *before == 0 {
+                buffer[at..at + other.len()].copy_from_slice(other.as_bytes());
+                *replaced += 1;
+            } else {
+                *before -= 1;
+            }
+        }
+        drop(tricks);
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
 fn forward(
     mut from: TcpStream,
     mut to: TcpStream,
     passed: &AtomicU64,
     cuts: &Mutex<Vec<u64>>,
     stuck: &AtomicBool,
+    tricks: &Mutex<Tricks>,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read) = from.read(&mut buffer) {
         if read == 0 {
             break;
+        }
+        {
+            let mut tricks = tricks.lock().unwrap();
+            if tricks
+                .stick_at
+                .is_some_and(|line| find(&buffer[..read], line).is_some())
+            {
+                tricks.stick_at = None;
+                stuck.store(true, Ordering::SeqCst);
+            }
+            let end = passed.load(Ordering::SeqCst) + read as u64;
+            if tricks.flip_at.is_some_and(|place| place < end) {
+                tricks.flip_at = None;
+                buffer[read / 2] ^= 1;
+            }
         }
         while stuck.load(Ordering::SeqCst) {
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -311,6 +371,100 @@ async fn a_damaged_chunk_that_was_to_be_spared_is_sent_again_and_healed() {
         .map(|record| &record["error"]["code"])
         .collect();
     assert!(codes.contains(&&json!("chunks_missing")), "{codes:?}");
+}
+
+/// The codes of a project's deployments, the newest first.
+async fn codes(server: &Server) -> Vec<Value> {
+    let list = server.get_json("/v1/deployments?project=sent").await;
+    list["deployments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| record["error"]["code"].clone())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_forgets_between_its_answer_and_the_package_is_sent_after_all() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 20);
+    let first = run(command(&server, &link.url(), root.path(), home.path())).await;
+    let (_, first) = told(&first);
+    std::fs::write(root.path().join("index.html"), "edited").unwrap();
+    link.tricks.lock().unwrap().stick_at = Some("POST /v1/projects/sent/deployments");
+    let before = link.passed();
+    let child = command(&server, &link.url(), root.path(), home.path())
+        .spawn()
+        .unwrap();
+    wait_for("the package to be about to be sent", async || {
+        link.stuck.load(Ordering::SeqCst).then_some(())
+    })
+    .await;
+    // The only package that had the chunks goes; the release stays.
+    let package = format!("/v1/deployments/{}/package", first["id"].as_str().unwrap());
+    let gone = server
+        .request(reqwest::Method::DELETE, &package)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(gone.status(), 204);
+    link.stuck.store(false, Ordering::SeqCst);
+    let (_, record) = told(&wait(child).await);
+    let bytes = record["package"]["bytes"].as_u64().unwrap();
+    assert!(link.passed() - before > bytes, "something was leaned on");
+    assert_eq!(server.serves("sent", "/").await.1, "edited");
+    // It was refused before it was a deployment.
+    assert_eq!(codes(&server).await, [json!(null), json!(null)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_begins_to_cut_in_another_way_gets_the_package_all_the_same() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 20);
+    told(&run(command(&server, &link.url(), root.path(), home.path())).await);
+    for (round, replace) in [
+        // One that this client does not know, from the second answer on; other numbers, from the first and later on.
+        ("\"version\":1,", "\"version\":2,", 1),
+        ("\"average\":65536", "\"average\":32768", 0),
+        ("\"average\":65536", "\"average\":32768", 2),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let page = format!("round {round}");
+        std::fs::write(root.path().join("index.html"), &page).unwrap();
+        *link.tricks.lock().unwrap() = Tricks {
+            replace: Some(replace),
+            ..Tricks::default()
+        };
+        told(&run(command(&server, &link.url(), root.path(), home.path())).await);
+        assert!(link.tricks.lock().unwrap().replaced > 0, "{replace:?}");
+        assert_eq!(server.serves("sent", "/").await.1, page);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_does_not_arrive_as_it_was_sent_is_sent_again() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 20);
+    told(&run(command(&server, &link.url(), root.path(), home.path())).await);
+    std::fs::write(root.path().join("7.bin"), noise(99, 256 << 10)).unwrap();
+    // Behind the questions and the list, in the middle of what was edited.
+    link.tricks.lock().unwrap().flip_at = Some(link.passed() + (150 << 10));
+    let output = run(command(&server, &link.url(), root.path(), home.path())).await;
+    told(&output);
+    assert!(link.tricks.lock().unwrap().flip_at.is_none());
+    let codes = codes(&server).await;
+    assert_eq!(codes.len(), 3, "{codes:?}");
+    let mangled = [json!("digest_mismatch"), json!("package_invalid")];
+    assert!(mangled.contains(&codes[1]), "{codes:?}");
+    assert_eq!(server.serves("sent", "/").await.1, "the page");
 }
 
 #[tokio::test(flavor = "multi_thread")]

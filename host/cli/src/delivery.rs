@@ -251,7 +251,14 @@ impl<'a> Delivery<'a> {
         }
         let mut content = uploads::Content::Framed(framed);
         let upload = self.uploads().send(&mut content).await?;
-        self.deploy_upload(&upload, &head, answer).await
+        let deployed = self.deploy_upload(&upload, &head, answer).await;
+        if let Err(Failure::Refused { code, .. }) = &deployed
+            && is_forgotten(code.as_deref())
+        {
+            // It leans on what is gone, and counts against the quota of what is sent instead.
+            self.api.forget_upload(&upload).await;
+        }
+        deployed
     }
 
     /// The package as it is, to an upload first.

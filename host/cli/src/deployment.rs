@@ -311,7 +311,9 @@ impl Attempts {
         // When everything was sent, the answer alone is missing, and the deployment may well have begun.
         let broke = matches!(failure, Failure::Unreachable(_)) && !sent.complete();
         let sent_before = sent.bytes() > 0;
-        self.take(broke && sent_before, failure)
+        let is_mangled =
+            matches!(failure, Failure::Refused { code: Some(code), .. } if is_mangled(code, sent));
+        self.take((broke && sent_before) || is_mangled, failure)
     }
 
     /// Why it is worth sending again after this end, and how; nothing when it is not.
@@ -322,9 +324,7 @@ impl Attempts {
             // What could not be read is among what is missing, the next time one asks.
             "chunks_missing" if self.left == ATTEMPTS => (true, Way::Best),
             "chunks_missing" => (true, Way::Sure),
-            // A chunk that did not arrive as it was sent; a package that is not what its user promised stays so.
-            "digest_mismatch" => (sent.progress().spared > 0, Way::Sure),
-            _ => (false, Way::Sure),
+            code => (is_mangled(code, sent), Way::Sure),
         };
         let why = self.take(on_the_way, &problem.message)?;
         Some((why, way))
@@ -334,6 +334,12 @@ impl Attempts {
         self.left = self.left.checked_sub(1).filter(|_| worthwhile)?;
         Some(why.to_string())
     }
+}
+
+/// Whether a list of chunks and frames may not have arrived as it was sent: a package that is not what its user promised
+/// stays so, however it is sent.
+fn is_mangled(code: &str, sent: &Sent) -> bool {
+    matches!(code, "digest_mismatch" | "package_invalid") && sent.progress().spared > 0
 }
 
 /// The failure behind what a check found, in the words in which the server refuses a deployment.

@@ -188,6 +188,12 @@ impl Api {
         }
     }
 
+    /// Forgets an upload that is of no use any more. Whether that goes well does not matter: it expires.
+    pub(crate) async fn forget_upload(&self, upload: &str) {
+        let request = self.request(Method::DELETE, &format!("/v1/uploads/{upload}"));
+        let _ = self.send(request).await;
+    }
+
     /// Makes a deployment of a complete upload.
     pub(crate) async fn deploy_upload(
         &self,
