@@ -9,6 +9,7 @@ mod events;
 mod forms;
 mod harness;
 mod hostile;
+mod http2;
 mod listing;
 mod openapi;
 mod plugins;

@@ -1,14 +1,16 @@
 //! Uploads that are resumed.
 
+use std::path::Path;
 use std::time::Duration;
 
+use cofferdam_deploy::Policy;
 use cofferdam_server::BodyLimits;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::harness::{TestServer, shared, site, site_with};
 
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes());
@@ -38,7 +40,7 @@ pub(crate) async fn create(server: &TestServer, project: &str, length: Option<us
     header(&answer, "location").to_owned()
 }
 
-async fn patch(
+pub(crate) async fn patch(
     server: &TestServer,
     place: &str,
     offset: usize,
@@ -56,7 +58,7 @@ async fn patch(
         .unwrap()
 }
 
-async fn offset(server: &TestServer, place: &str) -> usize {
+pub(crate) async fn offset(server: &TestServer, place: &str) -> usize {
     let answer = server.request("HEAD", place).send().await.unwrap();
     assert!(answer.status().is_success());
     assert_eq!(header(&answer, "cache-control"), "no-store");
@@ -386,4 +388,79 @@ async fn an_upload_that_nobody_goes_on_with_expires() {
     }
     let late = patch(&server, &place, 0, true, b"late").await;
     assert_eq!(problem(late).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_token_that_was_revoked_under_way_completes_nothing_and_what_it_sent_stays() {
+    let server = shared();
+    let made = server
+        .request("POST", "/v1/tokens")
+        .header("content-type", "application/json")
+        .body(json!({ "scopes": ["deploy:revoking"] }).to_string())
+        .send()
+        .await
+        .unwrap();
+    let made: Value = made.json().await.unwrap();
+    let package = site_with(&noise(4, 300_000));
+    let place = create(&server, "revoking", Some(package.len())).await;
+    let head = format!(
+        "PATCH {place} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/partial-upload\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\n\
+         Content-Length: {}\r\n\r\n",
+        made["token"].as_str().unwrap(),
+        package.len()
+    );
+    let mut raw = server.connect().await;
+    raw.send(head.as_bytes()).await;
+    raw.send(&package[..package.len() - 1]).await;
+    let path = format!("/v1/tokens/{}", made["id"].as_str().unwrap());
+    let revoked = server.request("DELETE", &path).send().await.unwrap();
+    assert_eq!(revoked.status(), 204);
+    // Its last byte comes too late.
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut raw.0, &package[package.len() - 1..]).await;
+    let answer = raw.answer().await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (401, "unauthorized")
+    );
+    let now = offset(&server, &place).await;
+    assert!(now <= package.len());
+    assert_eq!(server.get(&place).await["complete"], false);
+    let last = patch(&server, &place, now, true, &package[now..]).await;
+    assert_eq!(last.status(), 204);
+    assert_eq!(header(&last, "upload-complete"), "?1");
+}
+
+#[tokio::test]
+async fn an_upload_that_exceeds_the_quota_is_refused_and_what_fitted_stays_until_it_is_deleted() {
+    let server = TestServer::start(|options| {
+        let text = "[defaults]\nstorage_bytes = \"1MiB\"\n";
+        options.policy = Policy::parse("policy", text, Path::new("/")).unwrap();
+    });
+    let place = create(&server, "full", None).await;
+    let data = noise(5, 1_500_000);
+    assert_eq!(
+        patch(&server, &place, 0, false, &data[..600_000])
+            .await
+            .status(),
+        204
+    );
+    for _ in 0..2 {
+        let now = offset(&server, &place).await;
+        assert!((600_000..=1 << 20).contains(&now), "{now}");
+        let over = patch(&server, &place, now, true, &data[now..]).await;
+        let (status, problem) = problem(over).await;
+        assert_eq!(
+            (status.as_u16(), &problem["code"]),
+            (507, &json!("storage_full"))
+        );
+    }
+    assert_eq!(server.get(&place).await["complete"], false);
+    let package = site_with(&noise(6, 900_000));
+    let path = "/v1/projects/full/deployments";
+    let beside = server.request("PUT", path).body(package.clone());
+    assert_eq!(beside.send().await.unwrap().status(), 507);
+    let gone = server.request("DELETE", &place).send().await.unwrap();
+    assert_eq!(gone.status(), 204);
+    server.deploy("full", package).await;
 }
