@@ -65,8 +65,9 @@ pub struct BlobInfo {
     pub chunks: u64,
     /// BLAKE3 of all its bytes.
     pub blake3: Digest,
-    /// SHA-256 of all its bytes.
-    pub sha256: Digest,
+    /// SHA-256 of all its bytes, if it was asked for when it was written.
+    #[serde(default)]
+    pub sha256: Option<Digest>,
     /// When its upload began, in milliseconds since 1970.
     pub created_at: i64,
 }

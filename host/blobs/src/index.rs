@@ -664,7 +664,8 @@ async fn insert_blob(
     .bind(rows::signed(info.stored_bytes))
     .bind(rows::signed(info.chunks))
     .bind(&info.blake3.as_bytes()[..])
-    .bind(&info.sha256.as_bytes()[..])
+    // The column takes no NULL: no digest is no bytes.
+    .bind(info.sha256.map_or(Vec::new(), |sha256| sha256.as_bytes().to_vec()))
     .bind(chunker)
     .bind(info.created_at)
     .execute(connection)

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - the *cutter* finds the chunks and names them (`FastCDC`, BLAKE3);
-//! - the *digester* hashes the whole blob (BLAKE3, SHA-256);
+//! - the *digester* hashes the whole blob (BLAKE3, and SHA-256 if somebody wants to compare it);
 //! - the *packer* asks the index which chunks it has, compresses the others and appends them to a pack;
 //! - a full pack is sealed on a thread that lives only for it, while the next one is filled: synced, named,
 //!   and told to the index. At most one is being sealed, so the disk slows the upload and not the memory.
@@ -60,6 +60,15 @@ enum Packed {
     Suspended(u64),
 }
 
+/// Which digests of the whole are computed on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Digests {
+    /// BLAKE3.
+    Blake3,
+    /// BLAKE3 and SHA-256.
+    WithSha256,
+}
+
 /// What an upload that comes in pieces goes on from.
 #[derive(Debug)]
 pub(crate) struct Resume {
@@ -77,11 +86,13 @@ impl Ingest {
         namespace: String,
         charge: Arc<Charge>,
         permit: OwnedSemaphorePermit,
+        digests: Digests,
         resume: Option<Resume>,
     ) -> Result<Ingest, Error> {
+        let with_sha256 = digests == Digests::WithSha256;
         let (row, known, lock) = match resume {
             Some(Resume { row, hashers, lock }) => (Some(row), hashers, Some(lock)),
-            None => (None, None, None),
+            None => (None, Some(Hashers::new(with_sha256)), None),
         };
         let id = row.as_ref().map_or_else(BlobId::new, |row| row.upload.id);
         let begin = row.as_ref().map_or(0, |row| row.bytes);
@@ -234,7 +245,7 @@ impl Ingest {
 
 /// The digests of the first `bytes` bytes of an upload, from what is stored.
 async fn hash_again(shared: Arc<Shared>, id: BlobId, bytes: u64) -> Result<Hashers, Error> {
-    let mut hashers = Hashers::new();
+    let mut hashers = Hashers::new(false);
     let mut reader = Reader::complete(shared, id, bytes);
     while let Some(bytes) = reader.next().await? {
         hashers.update(&bytes);

@@ -9,17 +9,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, RwLock, Semaphore};
 use uuid::Uuid;
 
 use crate::disk::{Disk, RealDisk};
 use crate::index::Index;
+use crate::ingest::Digests;
 use crate::manifest::{ChunkRef, Manifest};
 use crate::pack;
 use crate::quota::{Charge, Usage};
 use crate::reader::{PackFiles, Suspect};
 use crate::upload::Appends;
-use crate::{Assembly, BlobId, BlobInfo, ChunkId, Error, Ingest, MAX_NAMESPACE_BYTES, Reader};
+use crate::{
+    Assembly, BlobId, BlobInfo, ChunkId, Digest, Error, Ingest, MAX_NAMESPACE_BYTES, Reader,
+};
 
 /// The index's file name.
 pub(crate) const INDEX: &str = "index.db";
@@ -170,11 +174,43 @@ impl Store {
     /// [`Error::Namespace`] if that is not one, [`Error::QuotaExceeded`] if it is full already,
     /// [`Error::FloorReached`] if the disk is, [`Error::Io`] if no thread can be started.
     pub async fn ingest(&self, namespace: &str) -> Result<Ingest, Error> {
+        self.begin(namespace, Digests::Blake3).await
+    }
+
+    /// As [`ingest`](Store::ingest), and computes the blob's SHA-256 on the way: that takes a sixth of the time of
+    /// all the rest, so it is for those who have something to compare it with.
+    ///
+    /// # Errors
+    ///
+    /// As [`ingest`](Store::ingest).
+    pub async fn ingest_with_sha256(&self, namespace: &str) -> Result<Ingest, Error> {
+        self.begin(namespace, Digests::WithSha256).await
+    }
+
+    async fn begin(&self, namespace: &str, digests: Digests) -> Result<Ingest, Error> {
         check_namespace(namespace)?;
         let permit = self.permit().await?;
         let charge = self.charge(namespace, 0).await?;
         let shared = Arc::clone(&self.shared);
-        Ingest::start(shared, namespace.to_owned(), charge, permit, None)
+        Ingest::start(shared, namespace.to_owned(), charge, permit, digests, None)
+    }
+
+    /// The SHA-256 of a complete blob: as it was recorded, or computed from what is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], and whatever reading it comes to.
+    pub async fn sha256(&self, id: BlobId) -> Result<Digest, Error> {
+        if let Some(known) = self.blob(id).await?.and_then(|info| info.sha256) {
+            return Ok(known);
+        }
+        let mut reader = self.reader(id).await?;
+        let mut sha256 = Sha256::new();
+        while let Some(bytes) = reader.next().await? {
+            sha256.update(&bytes);
+        }
+        let sha256: [u8; 32] = sha256.finalize().into();
+        Ok(Digest::from(sha256))
     }
 
     /// Begins to charge a namespace for an upload, of which `bytes` bytes are charged already.

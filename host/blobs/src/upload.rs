@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::ingest::{Hashers, Resume};
+use crate::ingest::{Digests, Hashers, Resume};
 use crate::{BlobId, BlobInfo, Error, Ingest, Store};
 
 /// The longest label.
@@ -173,7 +173,14 @@ impl Store {
         let namespace = row.upload.namespace.clone();
         let resume = Resume { row, hashers, lock };
         let shared = Arc::clone(self.shared());
-        let mut ingest = Ingest::start(shared, namespace, charge, permit, Some(resume))?;
+        let mut ingest = Ingest::start(
+            shared,
+            namespace,
+            charge,
+            permit,
+            Digests::Blake3,
+            Some(resume),
+        )?;
         ingest.write(tail).await?;
         Ok(ingest)
     }

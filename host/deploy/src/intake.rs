@@ -154,19 +154,30 @@ impl Intake {
             }
         };
         point("package-stored");
-        if let Err(error) = check(&info, self.expected.as_ref()) {
+        let mut facts = info.clone();
+        let promised = self.expected.as_ref();
+        let checked = match promised.is_some_and(|promised| promised.sha256.is_some()) {
+            true if facts.sha256.is_none() => match self.host.blobs.sha256(info.id).await {
+                Ok(sha256) => {
+                    facts.sha256 = Some(sha256);
+                    check(&facts, promised)
+                }
+                Err(error) => Err(error.into()),
+            },
+            _ => check(&facts, promised),
+        };
+        if let Err(error) = checked {
             self.abandon(&error);
             self.host.blobs.remove(info.id).await?;
             return Err(self.over().await);
         }
-        let facts = info.clone();
         let recorded = self
             .live
             .record(Durability::Power, Vec::new(), |body| {
                 body.blob = Some(facts.id);
                 body.package.bytes = Some(facts.bytes);
                 body.package.blake3 = Some(facts.blake3.to_string());
-                body.package.sha256 = Some(facts.sha256.to_string());
+                body.package.sha256 = facts.sha256.map(|sha256| sha256.to_string());
             })
             .await;
         match recorded {
@@ -242,10 +253,11 @@ fn check(info: &BlobInfo, expected: Option<&ExpectedDigest>) -> Result<(), Error
         return Ok(());
     };
     let pairs = [
-        ("blake3", &expected.blake3, info.blake3.to_string()),
-        ("sha256", &expected.sha256, info.sha256.to_string()),
+        ("blake3", &expected.blake3, Some(info.blake3)),
+        ("sha256", &expected.sha256, info.sha256),
     ];
     for (algorithm, expected, actual) in pairs {
+        let actual = actual.map_or_else(|| "not known".to_owned(), |digest| digest.to_string());
         if let Some(expected) = expected
             && *expected != actual
         {

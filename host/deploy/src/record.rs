@@ -81,7 +81,7 @@ pub struct Package {
     pub received: u64,
     /// Its BLAKE3 digest in hex, once it is durable.
     pub blake3: Option<String>,
-    /// Its SHA-256 digest in hex, once it is durable.
+    /// Its SHA-256 digest in hex, once it is durable, if the head promised one.
     pub sha256: Option<String>,
     /// What the client, or its first bytes, said it is.
     pub media_type: Option<String>,

@@ -113,7 +113,10 @@ pub(super) fn blob(row: &SqliteRow) -> Result<BlobInfo, Error> {
         stored_bytes: unsigned(row, 3)?,
         chunks: unsigned(row, 4)?,
         blake3: digest(row, 5)?,
-        sha256: digest(row, 6)?,
+        sha256: match row.try_get::<&[u8], _>(6)? {
+            [] => None,
+            _ => Some(digest(row, 6)?),
+        },
         created_at: row.try_get(7)?,
     })
 }

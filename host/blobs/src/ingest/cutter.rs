@@ -12,10 +12,10 @@ use crate::chunker::Chunker;
 use crate::{ChunkId, ChunkerParams, Digest, Error};
 
 /// Chunks go from stage to stage in batches of about this size: one query to the index for each.
-const BATCH_BYTES: usize = 512 * 1024;
+const BATCH_BYTES: usize = 1024 * 1024;
 
 /// How many batches may wait before a stage. The window bounds the bytes; this bounds the digester's lag.
-const BATCHES: usize = 4;
+const BATCHES: usize = 2;
 
 /// A chunk and its name.
 #[derive(Clone, Debug)]
@@ -32,16 +32,16 @@ pub(super) type Batch = Vec<Chunk>;
 pub(crate) struct Hashers {
     bytes: u64,
     blake3: blake3::Hasher,
-    sha256: Sha256,
+    sha256: Option<Sha256>,
 }
 
 impl Hashers {
-    /// Of a blob of which nothing was seen.
-    pub(super) fn new() -> Hashers {
+    /// Of a blob of which nothing was seen; SHA-256, which costs more than all else here, only if asked for.
+    pub(super) fn new(sha256: bool) -> Hashers {
         Hashers {
             bytes: 0,
             blake3: blake3::Hasher::new(),
-            sha256: Sha256::new(),
+            sha256: sha256.then(Sha256::new),
         }
     }
 
@@ -54,16 +54,18 @@ impl Hashers {
     pub(super) fn update(&mut self, data: &[u8]) {
         self.bytes += data.len() as u64;
         self.blake3.update(data);
-        self.sha256.update(data);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(data);
+        }
     }
 
-    /// BLAKE3 and SHA-256 of what was seen.
-    pub(super) fn finish(self) -> (Digest, Digest) {
-        let sha256: [u8; 32] = self.sha256.finalize().into();
-        (
-            Digest::from(*self.blake3.finalize().as_bytes()),
-            Digest::from(sha256),
-        )
+    /// BLAKE3 of what was seen, and SHA-256 if it was asked for.
+    pub(super) fn finish(self) -> (Digest, Option<Digest>) {
+        let sha256 = self.sha256.map(|sha256| {
+            let sha256: [u8; 32] = sha256.finalize().into();
+            Digest::from(sha256)
+        });
+        (Digest::from(*self.blake3.finalize().as_bytes()), sha256)
     }
 }
 

@@ -38,9 +38,16 @@ async fn every_size_comes_back_as_it_went_in() {
             let info = store(&blobs, "blog", &data).await;
             assert_eq!(info.bytes, size as u64);
             assert_eq!(info.blake3, Digest::blake3(&data));
-            let sha256: [u8; 32] = sha2::Sha256::digest(&data).into();
-            assert_eq!(info.sha256, Digest::from(sha256));
+            assert_eq!(info.sha256, None);
             assert_eq!(blobs.blob(info.id).await.unwrap(), Some(info.clone()));
+            let sha256: [u8; 32] = sha2::Sha256::digest(&data).into();
+            let sha256 = Digest::from(sha256);
+            assert_eq!(blobs.sha256(info.id).await.unwrap(), sha256);
+            let mut asked = blobs.ingest_with_sha256("blog").await.unwrap();
+            asked.write(Bytes::from(data.clone())).await.unwrap();
+            let asked = asked.finish().await.unwrap();
+            assert_eq!(asked.sha256, Some(sha256));
+            assert_eq!(blobs.blob(asked.id).await.unwrap(), Some(asked));
             let reader = blobs.reader(info.id).await.unwrap();
             assert!(read(reader).await.unwrap() == data, "{size} bytes");
         }

@@ -342,12 +342,18 @@ impl Inner {
         let fields =
             json!({ "status": Status::Queued, "project": project, "message": head.message });
         log.append(EventKind::Phase, None, fields).await?;
+        let expected = head.digest.clone();
         let ingest = match stored {
             Some(ingest) => ingest,
+            None if expected
+                .as_ref()
+                .is_some_and(|digest| digest.sha256.is_some()) =>
+            {
+                self.blobs.ingest_with_sha256(project.as_str()).await?
+            }
             None => self.blobs.ingest(project.as_str()).await?,
         };
 
-        let expected = head.digest.clone();
         let body = Body {
             package: Package {
                 media_type,

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use cofferdam_blobs::{Assembly, ChunkId, ChunkerParams};
+use cofferdam_blobs::{Assembly, ChunkId, ChunkerParams, Digest};
 use uuid::Uuid;
 
 use super::{Host, Inner, PackageReader};
@@ -183,6 +183,24 @@ impl Host {
         let was_there = self.inner.blobs.cancel_upload(id).await?;
         drop(turn);
         if was_there { Ok(()) } else { Err(unknown(id)) }
+    }
+
+    /// Sees to it that a complete upload has this SHA-256. One that has another is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DigestMismatch`]; [`Error::NotFound`] when it is not there or not complete.
+    pub async fn expect_sha256(&self, id: UploadId, expected: [u8; 32]) -> Result<(), Error> {
+        let (expected, actual) = (Digest::from(expected), self.inner.blobs.sha256(id).await?);
+        if actual == expected {
+            return Ok(());
+        }
+        self.cancel_upload(id).await?;
+        Err(Error::DigestMismatch {
+            algorithm: "sha256",
+            expected: expected.to_string(),
+            actual: actual.to_string(),
+        })
     }
 
     /// The bytes of a complete upload, which stays.

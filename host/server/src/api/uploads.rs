@@ -244,15 +244,8 @@ async fn take(
         return Ok(api.host().upload(id).await?);
     }
     let blob = append.complete().await?;
-    let expected = sha256(headers);
-    if let Some(expected) = expected.filter(|expected| expected != blob.sha256.as_bytes()) {
-        api.host().cancel_upload(id).await?;
-        return Err(cofferdam_deploy::Error::DigestMismatch {
-            algorithm: "sha256",
-            expected: expected.iter().map(|byte| format!("{byte:02x}")).collect(),
-            actual: blob.sha256.to_string(),
-        }
-        .into());
+    if let Some(expected) = sha256(headers) {
+        api.host().expect_sha256(id, expected).await?;
     }
     info!(upload = %id, bytes = blob.bytes, "an upload is complete");
     Ok(api.host().upload(id).await?)
