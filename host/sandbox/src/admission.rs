@@ -17,6 +17,7 @@ use wasmtime::Engine;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
+pub(crate) use self::adapt::adapt;
 pub(crate) use self::cache::Cache;
 pub use self::description::PluginDescription;
 pub use self::wants::wants;
@@ -24,6 +25,7 @@ use crate::error::Error;
 use crate::lines::Lines;
 use crate::sandbox::Inner;
 use crate::state::State;
+use crate::worker;
 
 /// The export that makes a component a program.
 const RUN: &str = "wasi:cli/run";
@@ -33,6 +35,9 @@ const HANDLER: &str = "wasi:http/incoming-handler";
 
 /// The most missing imports that are told: a component may have thousands.
 const MAX_PROBLEMS: usize = 20;
+
+/// Bytes that adapting adds to a module: the adapter has some fifty thousand, and the rest is what ties both together.
+const ADAPTER_BYTES: usize = 1 << 20;
 
 /// What a component is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,7 +169,11 @@ pub(crate) fn admit(sandbox: &Inner, wasm: &[u8]) -> Result<Component, Error> {
     let given = wasm;
     let adapted;
     let wasm = if is_core_module(given) {
-        adapted = adapt::adapt(given)?;
+        // Like a compiler, what adapts was written for build tools, which read what their own users wrote.
+        adapted = match &sandbox.workers {
+            Some(workers) => worker::adapt(workers, given, limit.saturating_add(ADAPTER_BYTES))?,
+            None => adapt(given)?,
+        };
         &adapted
     } else {
         given

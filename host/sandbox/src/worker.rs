@@ -29,9 +29,10 @@ mod wire;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use self::child::{main, main_with_probe};
-pub(crate) use self::compile::compile;
+pub(crate) use self::compile::{adapt, compile};
 pub(crate) use self::pool::Pool;
 pub use self::pool::WorkerFigures;
 pub(crate) use self::supervise::start;
@@ -40,6 +41,12 @@ pub use self::walls::{LandlockStatus, landlock_status};
 /// Workers that wait for a job: as many as the processors of a small machine, so that a pipeline's next step and
 /// another project's first do not wait for each other.
 pub const DEFAULT_SPARE_WORKERS: usize = 2;
+
+/// Bytes that a compilation may hold: a componentized Python takes 360 MiB.
+pub const DEFAULT_COMPILE_MEMORY_BYTES: u64 = 2 << 30;
+
+/// How long a compilation may take: a componentized Python takes seconds, in a build for debugging a minute.
+pub const DEFAULT_COMPILE_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Components that an idle worker has mapped already, the most recently used: those of a usual pipeline. Mapping one
 /// takes a fifth of a step's whole start.
@@ -70,6 +77,10 @@ pub struct WorkerOptions {
     pub spare: usize,
     /// What to do where the kernel has no Landlock.
     pub landlock: Landlock,
+    /// Bytes of memory that a compilation may hold.
+    pub compile_memory_bytes: u64,
+    /// How long a compilation may take.
+    pub compile_deadline: Duration,
 }
 
 impl WorkerOptions {
@@ -83,6 +94,8 @@ impl WorkerOptions {
             arguments: arguments.into_iter().map(Into::into).collect(),
             spare: DEFAULT_SPARE_WORKERS,
             landlock: Landlock::default(),
+            compile_memory_bytes: DEFAULT_COMPILE_MEMORY_BYTES,
+            compile_deadline: DEFAULT_COMPILE_DEADLINE,
         }
     }
 

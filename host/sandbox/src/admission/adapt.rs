@@ -41,7 +41,7 @@ const INTERFACES: &str = "component-type";
 const NAMED: usize = 8;
 
 /// Makes a component of a core module, if it is a program for WASI preview 1.
-pub(super) fn adapt(module: &[u8]) -> Result<Vec<u8>, Error> {
+pub(crate) fn adapt(module: &[u8]) -> Result<Vec<u8>, Error> {
     let problems = problems(module).map_err(|error| Error::Invalid {
         message: error.to_string(),
     })?;

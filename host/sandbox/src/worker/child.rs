@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use super::walls::{self, Foundation, Needs};
 use super::wire::{self, FromWorker, Job, Known};
-use super::{Landlock, LandlockStatus, MOST_KNOWN};
+use super::{LandlockStatus, MOST_KNOWN};
 use crate::admission::{self, Component};
+use crate::error::Error;
 use crate::sandbox::Inner;
 
 /// What runs behind the walls in the place of a hostile host function: only the tests of the walls give one.
@@ -81,9 +82,27 @@ fn serve(socket: &UnixStream, probe: Option<Probe>) -> Result<(), String> {
                 };
                 return step::run(socket, Arc::new(sandbox), &foundation, job, probe);
             }
-            Job::Compile { landlock } => {
+            Job::Compile {
+                landlock,
+                memory_bytes,
+            } => {
                 drop(components);
-                return compile(socket, &sandbox, &foundation, landlock, descriptors);
+                let compile = |wasm: &[u8]| {
+                    let compiled = sandbox.engine.precompile_component(wasm);
+                    compiled.map_err(|error| FromWorker::Invalid {
+                        message: format!("{error:#}"),
+                    })
+                };
+                let needs = Needs::compilation(landlock, memory_bytes);
+                return make(socket, &foundation, &needs, descriptors, compile);
+            }
+            Job::Adapt {
+                landlock,
+                memory_bytes,
+            } => {
+                drop(components);
+                let needs = Needs::compilation(landlock, memory_bytes);
+                return make(socket, &foundation, &needs, descriptors, adapt);
             }
         }
     }
@@ -117,31 +136,40 @@ impl Components {
     }
 }
 
-fn compile(
+fn adapt(module: &[u8]) -> Result<Vec<u8>, FromWorker> {
+    admission::adapt(module).map_err(|error| match error {
+        Error::CoreModule { problems } => FromWorker::NoProgram { problems },
+        Error::Invalid { message } => FromWorker::Invalid { message },
+        other => FromWorker::Failed {
+            message: other.to_string(),
+        },
+    })
+}
+
+/// Makes one file of another, behind the walls of a compilation.
+fn make(
     socket: &UnixStream,
-    sandbox: &Inner,
     foundation: &Foundation,
-    landlock: Landlock,
+    needs: &Needs<'_>,
     descriptors: Vec<OwnedFd>,
+    work: impl FnOnce(&[u8]) -> Result<Vec<u8>, FromWorker>,
 ) -> Result<(), String> {
-    let Ok([wasm, artifact]) = <[OwnedFd; 2]>::try_from(descriptors) else {
-        return Err("a compilation comes with two descriptors".to_owned());
+    let Ok([given, made]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+        return Err("such a job comes with two descriptors".to_owned());
     };
-    let status = walls::raise(foundation, &Needs::compilation(landlock))?;
-    let failed = |error: io::Error| format!("it cannot read or write a component: {error}");
+    let status = walls::raise(foundation, needs)?;
+    let failed = |error: io::Error| format!("it cannot read or write WebAssembly: {error}");
     walled(socket, status).map_err(failed)?;
     let mut bytes = Vec::new();
-    let mut wasm = File::from(wasm);
-    io::Seek::rewind(&mut wasm).map_err(failed)?;
-    wasm.read_to_end(&mut bytes).map_err(failed)?;
-    let answer = match sandbox.engine.precompile_component(&bytes) {
-        Ok(compiled) => {
-            File::from(artifact).write_all(&compiled).map_err(failed)?;
-            FromWorker::Compiled
+    let mut given = File::from(given);
+    io::Seek::rewind(&mut given).map_err(failed)?;
+    given.read_to_end(&mut bytes).map_err(failed)?;
+    let answer = match work(&bytes) {
+        Ok(result) => {
+            File::from(made).write_all(&result).map_err(failed)?;
+            FromWorker::Made
         }
-        Err(error) => FromWorker::Invalid {
-            message: format!("{error:#}"),
-        },
+        Err(refusal) => refusal,
     };
     say(socket, &answer).map_err(failed)
 }

@@ -1,12 +1,11 @@
-//! A compilation in a worker, seen from the host.
+//! A compilation in a worker, seen from the host; and the adaptation of a module that comes before some.
 //!
-//! A compiler is a large program that reads what strangers wrote, and some inputs make it slow or hungry. In a worker
-//! it has no files, no network, bounded memory and a deadline.
+//! A compiler is a large program that reads what strangers wrote, and some inputs make it slow or hungry. So is what
+//! makes components of modules. In a worker they have no files, no network, bounded memory and a deadline.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 
@@ -15,17 +14,46 @@ use super::process::Process;
 use super::wire::{self, FromWorker, Job, Said};
 use crate::error::Error;
 
-/// How long a compilation may take: a componentized Python takes seconds, in a build for debugging a minute.
-const DEADLINE: Duration = Duration::from_secs(180);
-
 /// Compiles `wasm` in a worker, into the empty file `artifact`. Blocks the thread.
 pub(crate) fn compile(pool: &Pool, wasm: &[u8], artifact: &File) -> Result<(), Error> {
+    let job = Job::Compile {
+        landlock: pool.landlock(),
+        memory_bytes: pool.compile_memory_bytes(),
+    };
+    make(pool, &job, wasm, artifact)
+}
+
+/// Makes a component of a module for WASI preview 1, of at most `limit` bytes, in a worker. Blocks the thread.
+pub(crate) fn adapt(pool: &Pool, module: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+    let failed = |error: io::Error| Error::host(format!("no file for an adapted module: {error}"));
+    let file = rustix::fs::memfd_create("adapted", MemfdFlags::CLOEXEC);
+    let mut file = File::from(file.map_err(|error| failed(error.into()))?);
+    let job = Job::Adapt {
+        landlock: pool.landlock(),
+        memory_bytes: pool.compile_memory_bytes(),
+    };
+    make(pool, &job, module, &file)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if bytes > limit {
+        return Err(Error::TooLarge { bytes, limit });
+    }
+    let mut component = Vec::with_capacity(bytes);
+    file.rewind().map_err(failed)?;
+    file.take(bytes as u64)
+        .read_to_end(&mut component)
+        .map_err(failed)?;
+    Ok(component)
+}
+
+fn make(pool: &Pool, job: &Job, given: &[u8], made: &File) -> Result<(), Error> {
     let mut process = ready(pool)?;
-    let said = converse(&process, pool, wasm, artifact);
+    let said = converse(&process, pool, job, given, made);
     // It is dropped, and so killed, whatever it said.
     match said {
-        Ok(FromWorker::Compiled) => Ok(()),
+        Ok(FromWorker::Made) => Ok(()),
         Ok(FromWorker::Invalid { message }) => Err(Error::Invalid { message }),
+        Ok(FromWorker::NoProgram { problems }) => Err(Error::CoreModule { problems }),
         Ok(FromWorker::Failed { message }) => Err(Error::host(message)),
         Ok(other) => Err(Error::worker(format!(
             "it said {other:?} when it was to compile"
@@ -33,14 +61,14 @@ pub(crate) fn compile(pool: &Pool, wasm: &[u8], artifact: &File) -> Result<(), E
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::Invalid {
             message: format!(
                 "it takes longer to compile than the {} seconds allowed",
-                DEADLINE.as_secs()
+                pool.compile_deadline().as_secs_f32()
             ),
         }),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Invalid {
             message: format!(
                 "the compiler gave up on it ({}): it needs more than {} MiB of memory or too much processor time",
                 process.fate(),
-                super::walls::COMPILE_MEMORY_BYTES >> 20
+                pool.compile_memory_bytes() >> 20
             ),
         }),
         Err(error) => Err(Error::worker(format!(
@@ -68,20 +96,20 @@ fn ready(pool: &Pool) -> Result<Process, Error> {
 fn converse(
     process: &Process,
     pool: &Pool,
-    wasm: &[u8],
-    artifact: &File,
+    job: &Job,
+    given: &[u8],
+    made: &File,
 ) -> io::Result<FromWorker> {
     let input = rustix::fs::memfd_create("component", MemfdFlags::CLOEXEC)?;
     let mut input = File::from(input);
-    input.write_all(wasm)?;
-    let job = Job::Compile {
-        landlock: pool.landlock(),
-    };
+    input.write_all(given)?;
     let mut frame = Vec::new();
-    wire::put(&mut frame, &job)?;
-    let sent = wire::begin_job(&process.socket, &frame, &[input.as_fd(), artifact.as_fd()])?;
+    wire::put(&mut frame, job)?;
+    let sent = wire::begin_job(&process.socket, &frame, &[input.as_fd(), made.as_fd()])?;
     (&process.socket).write_all(&frame[sent..])?;
-    process.socket.set_read_timeout(Some(DEADLINE))?;
+    process
+        .socket
+        .set_read_timeout(Some(pool.compile_deadline()))?;
     loop {
         match wire::receive_said(&process.socket)? {
             Said::Message(FromWorker::Walled { .. }) => {}

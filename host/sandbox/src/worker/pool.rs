@@ -106,6 +106,14 @@ impl Pool {
         self.0.options.landlock
     }
 
+    pub(super) fn compile_memory_bytes(&self) -> u64 {
+        self.0.options.compile_memory_bytes
+    }
+
+    pub(super) fn compile_deadline(&self) -> Duration {
+        self.0.options.compile_deadline
+    }
+
     /// How many workers wait for a job, and how many jobs for a worker.
     pub(crate) fn figures(&self) -> WorkerFigures {
         let state = self.0.lock();

@@ -34,9 +34,6 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// Processor seconds that a worker may use beside its guest's: it ends by itself long before.
 const OWN_CPU_SECONDS: u64 = 2;
 
-/// Bytes that a compilation may hold: a componentized Python takes 360 MiB.
-pub(super) const COMPILE_MEMORY_BYTES: u64 = 2 << 30;
-
 /// Processor seconds that a compilation may take, over all its threads.
 const COMPILE_CPU_SECONDS: u64 = 300;
 
@@ -70,11 +67,11 @@ impl<'a> Needs<'a> {
     }
 
     /// What a compilation needs.
-    pub(super) fn compilation(landlock: Landlock) -> Self {
+    pub(super) fn compilation(landlock: Landlock, memory_bytes: u64) -> Self {
         Self {
             preopens: &[],
             landlock,
-            memory_bytes: COMPILE_MEMORY_BYTES,
+            memory_bytes,
             cpu_seconds: COMPILE_CPU_SECONDS,
             file_bytes: COMPILED_BYTES,
             descriptors: OWN_DESCRIPTORS,

@@ -64,6 +64,15 @@ pub(super) enum Job {
     Compile {
         /// Whether to use Landlock.
         landlock: Landlock,
+        /// Bytes of memory that it may hold.
+        memory_bytes: u64,
+    },
+    /// Make a component of a module for WASI preview 1. Descriptors: the module, and an empty file for the component.
+    Adapt {
+        /// Whether to use Landlock.
+        landlock: Landlock,
+        /// Bytes of memory that it may hold.
+        memory_bytes: u64,
     },
 }
 
@@ -116,8 +125,13 @@ pub(super) enum FromWorker {
     Event(StepEvent),
     /// The step has ended, and said everything.
     Done(Box<Outcome>),
-    /// The component is compiled.
-    Compiled,
+    /// The result is in its file: the component is compiled, or the module adapted.
+    Made,
+    /// The module is no program that can be adapted.
+    NoProgram {
+        /// One sentence for each thing that stands against it.
+        problems: Vec<String>,
+    },
     /// The component is not valid.
     Invalid {
         /// What the compiler found.
@@ -409,6 +423,7 @@ mod tests {
         (&file).write_all(b"here").unwrap();
         let job = Job::Compile {
             landlock: Landlock::Prefer,
+            memory_bytes: 1 << 30,
         };
         let mut frame = Vec::new();
         put(&mut frame, &job).unwrap();

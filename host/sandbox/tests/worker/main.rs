@@ -1,6 +1,9 @@
 //! The sandbox with its steps in worker processes: the same tests as on a thread, and those of the second wall.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../all/admission.rs"]
+mod admission;
+mod compiling;
 #[path = "../all/deadlines.rs"]
 mod deadlines;
 #[path = "../all/exhausting.rs"]

@@ -126,7 +126,7 @@ fn classify(status: landlock::LandlockStatus) -> LandlockStatus {
 pub fn landlock_status() -> LandlockStatus {
     // Only restricting tells, and there is no way back: a thread that ends at once does it.
     std::thread::spawn(|| {
-        let needs = Needs::compilation(Landlock::Prefer);
+        let needs = Needs::compilation(Landlock::Prefer, 1 << 30);
         restrict(&needs).unwrap_or(LandlockStatus::Missing)
     })
     .join()
