@@ -10,6 +10,8 @@
 //! | `failing` | every way in which a step can fail, and the code it gets |
 //! | `escaping` | archives and guests that try to leave |
 //! | `isolating` | steps in processes of their own: killed, orphaned, without Landlock |
+//! | `granting` | secrets and hosts of services, under the policy |
+//! | `authority` | an encrypted host with an authority of its own; used by others |
 //! | `networking` | a granted host reached from a worker, and no other |
 //! | `reaching` | what steps and services reach of each other's caches, of frozen releases and of the host |
 //! | `releasing` | rollback, history, retention, sharing, teardown, repair |
@@ -39,6 +41,8 @@
 mod activating;
 #[path = "e2e/authoring.rs"]
 mod authoring;
+#[path = "e2e/authority.rs"]
+mod authority;
 #[path = "e2e/backing_up.rs"]
 mod backing_up;
 #[path = "e2e/bounding.rs"]
@@ -57,6 +61,8 @@ mod examples;
 mod exporting;
 #[path = "e2e/failing.rs"]
 mod failing;
+#[path = "e2e/granting.rs"]
+mod granting;
 #[path = "e2e/isolating.rs"]
 mod isolating;
 #[path = "e2e/networking.rs"]

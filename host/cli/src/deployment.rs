@@ -357,7 +357,13 @@ pub(crate) fn judged(check: &Value) -> Result<(), Failure> {
         list.cloned().unwrap_or_default()
     };
     let mut refusals = Vec::new();
-    for step in list(check, "steps") {
+    let services = list(check, "services").into_iter().map(|service| {
+        let name = format!("service {}", text(&service, "service"));
+        (name, service)
+    });
+    let steps = list(check, "steps").into_iter();
+    let steps = steps.map(|step| (text(&step, "step"), step));
+    for (name, step) in steps.chain(services) {
         let refused: Vec<String> = list(&step, "findings")
             .iter()
             .filter(|finding| finding.get("granted").and_then(Value::as_bool) == Some(false))
@@ -373,9 +379,8 @@ pub(crate) fn judged(check: &Value) -> Result<(), Failure> {
             })
             .collect();
         if !refused.is_empty() {
-            let step = text(&step, "step");
             let refused = refused.join("; ");
-            refusals.push(format!("{step} asks for what it may not have: {refused}"));
+            refusals.push(format!("{name} asks for what it may not have: {refused}"));
         }
     }
     if refusals.is_empty() {

@@ -1,6 +1,6 @@
 //! From the description of services to routes that answer.
 //!
-//! - here: what a service is granted, and how it is started
+//! - here: how a service is started
 //! - `swap`: a release takes the place of another: prepared, recorded, routed
 //! - `drain`: the other comes to its end
 //! - `watch`: the new one is watched for a while, and goes again if it fails
@@ -10,6 +10,7 @@ mod swap;
 mod watch;
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,16 +18,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use cofferdam_sandbox::{Sandbox, ServiceLimits, ServiceSpec};
+use cofferdam_sandbox::{Sandbox, ServiceSpec, ServiceState};
 
 use crate::catalog::{Catalog, blocking};
+use crate::data_dir::{DataDir, make_dir};
 use crate::error::Error;
-use crate::grant::{Asker, decide};
-use crate::head::Request;
+use crate::head::Strategy;
 use crate::name::{DeploymentId, ProjectName};
 use crate::policy::Policy;
 use crate::record::{Service, ServiceKind};
 use crate::route::{Route, StaticRoot, Target};
+use crate::secrets::SecretStore;
+use crate::service::{self, ServiceGrant};
 
 pub(crate) use drain::{Pointer, Pointers, active};
 pub(crate) use swap::{Role, Swap};
@@ -55,11 +58,18 @@ pub(crate) struct Activator {
     pub(crate) sandbox: Sandbox,
     pub(crate) domain: String,
     pub(crate) policy: Arc<Policy>,
+    pub(crate) secrets: Arc<SecretStore>,
+    pub(crate) data: Arc<DataDir>,
 }
 
 impl Activator {
     /// Checks what can be checked of the services before anything is frozen.
-    pub(crate) fn check(&self, project: &ProjectName, services: &[Service]) -> Result<(), Error> {
+    pub(crate) fn check(
+        &self,
+        project: &ProjectName,
+        services: &[Service],
+        strategy: Strategy,
+    ) -> Result<(), Error> {
         if services.len() > MAX_SERVICES {
             return Err(invalid(format!(
                 "{} services are more than the {MAX_SERVICES} allowed",
@@ -75,7 +85,8 @@ impl Activator {
                 )));
             }
             if let ServiceKind::Component { request, .. } = &service.kind {
-                self.service_grant(project, service, request)?;
+                service::grant(&self.policy, project, &service.name, request)?;
+                service::check_strategy(strategy, &service.name, request).map_err(invalid)?;
             }
             if let Some(ready) = &service.ready {
                 let refused = |why| invalid(format!("service {}: {why}", service.name));
@@ -158,12 +169,23 @@ impl Activator {
                     });
                 }
                 let component = self.catalog.compile(wasm).await?;
-                let spec = self.service_grant(project, service, request)?;
+                let ServiceGrant {
+                    spec,
+                    secrets,
+                    state_bytes,
+                } = service::grant(&self.policy, project, &service.name, request)?;
+                let label = service::label(&service.name);
                 let spec = ServiceSpec {
                     name: format!("{project}/{}", service.name),
+                    secrets: self.secrets.open(&label, project, &secrets).await?,
                     ..spec
                 };
-                let started = self.sandbox.service(&component, spec);
+                let state = match state_bytes {
+                    Some(bytes) => Some(self.state(project, service, bytes).await?),
+                    None => None,
+                };
+                let sandbox = self.sandbox.clone();
+                let started = blocking(move || sandbox.service(&component, spec, state)).await?;
                 let service = started.map_err(|error| match error {
                     cofferdam_sandbox::Error::WrongKind { .. } => Error::NotReady {
                         message: format!("{path}: {error}"),
@@ -174,37 +196,23 @@ impl Activator {
             }
         }
     }
+}
 
-    /// What a service gets. The policy is asked at every start: one that was tightened holds for what is
-    /// already released, too.
-    fn service_grant(
+impl Activator {
+    /// The directory that a service keeps, made when there is none.
+    async fn state(
         &self,
         project: &ProjectName,
         service: &Service,
-        request: &Request,
-    ) -> Result<ServiceSpec, Error> {
-        let asker = Asker {
-            phase: None,
-            reproducible: false,
-        };
-        let ceilings = self.policy.ceilings(project, None);
-        let granted = decide(asker, request, &ceilings, self.policy.network())
-            .into_grant(&format!("service {}", service.name))?;
-        let mut limits = ServiceLimits::default();
-        // A ceiling below the default is what a service gets that asks for nothing.
-        limits.memory_bytes = match request.limits.memory_bytes {
-            Some(memory) => memory,
-            None => limits.memory_bytes.min(granted.limits.memory_bytes),
-        };
-        limits.wall_ms = match request.limits.wall_ms {
-            Some(wall) => wall,
-            None => limits.wall_ms.min(granted.limits.wall_ms),
-        };
-        Ok(ServiceSpec {
-            name: service.name.to_string(),
-            env: granted.env,
-            limits,
+        bytes: u64,
+    ) -> Result<ServiceState, Error> {
+        let path = self.data.state(project, &service.name);
+        let directory = blocking(move || {
+            make_dir(&path)?;
+            File::open(&path).map_err(Error::io(format!("open {}", path.display())))
         })
+        .await??;
+        Ok(ServiceState { directory, bytes })
     }
 }
 

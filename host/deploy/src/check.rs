@@ -1,15 +1,16 @@
 //! What a deployment would get, without deploying it.
 
-use cofferdam_sandbox::{Limits, Phase};
+use cofferdam_sandbox::{Limits, Phase, ServiceLimits};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::grant::{Asker, Decision, Finding, decide};
-use crate::head::Head;
-use crate::name::{PluginRef, ProjectName};
+use crate::head::{Head, Request};
+use crate::name::{PluginRef, ProjectName, ServiceName};
 use crate::plan::{self, PipelineStep};
 use crate::policy::Policy;
+use crate::service;
 
 /// What every step of a head would get, and which rule decided.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -20,6 +21,31 @@ pub struct Check {
     pub allowed: bool,
     /// The steps, in the order in which they would run.
     pub steps: Vec<StepCheck>,
+    /// The components that the load step's configuration names. A load step may describe others: what they ask for is
+    /// judged when it has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceCheck>,
+}
+
+/// What one service of the release would get.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ServiceCheck {
+    /// Its name.
+    pub service: ServiceName,
+    /// Everything it asks for, and what became of that.
+    pub findings: Vec<Finding>,
+    /// What each request to it could use, asked for or not.
+    pub limits: ServiceLimits,
+}
+
+impl ServiceCheck {
+    pub(crate) fn new(service: ServiceName, request: &Request, decision: Decision) -> Self {
+        Self {
+            service,
+            limits: service::limits(&request.limits, &decision.grant.limits),
+            findings: decision.findings,
+        }
+    }
 }
 
 /// What one step would get.
@@ -50,14 +76,18 @@ impl StepCheck {
 }
 
 impl Check {
-    pub(crate) fn new(project: &ProjectName, steps: Vec<StepCheck>) -> Self {
+    pub(crate) fn new(
+        project: &ProjectName,
+        steps: Vec<StepCheck>,
+        services: Vec<ServiceCheck>,
+    ) -> Self {
+        let of_steps = steps.iter().flat_map(|step| &step.findings);
+        let of_services = services.iter().flat_map(|service| &service.findings);
         Self {
             project: project.clone(),
-            allowed: steps
-                .iter()
-                .flat_map(|step| &step.findings)
-                .all(|finding| finding.granted),
+            allowed: of_steps.chain(of_services).all(|finding| finding.granted),
             steps,
+            services,
         }
     }
 }
@@ -86,6 +116,11 @@ impl Policy {
             let decision = decide(asker, &step.request, &ceilings, self.network());
             StepCheck::new(&name, phase, step.plugin.to_string(), decision)
         });
-        Ok(Check::new(project, steps.collect()))
+        let services = service::announced(head);
+        let services = services.into_iter().map(|(name, request)| {
+            let decision = service::judge(self, project, &request);
+            ServiceCheck::new(name, &request, decision)
+        });
+        Ok(Check::new(project, steps.collect(), services.collect()))
     }
 }

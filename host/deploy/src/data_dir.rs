@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::name::{DeploymentId, PluginName, ProjectName};
+use crate::name::{DeploymentId, PluginName, ProjectName, ServiceName};
 
 /// The version of the layout, in `DIR/FORMAT`. A directory with another one is refused.
 const FORMAT: &str = "1";
@@ -34,7 +34,8 @@ impl DataDir {
         let lock = lock(&root)?;
         let this = Self { root, _lock: lock };
         for name in [
-            "blobs", "events", "staging", "trash", "scratch", "releases", "cache", "plugins",
+            "blobs", "events", "staging", "trash", "scratch", "releases", "cache", "state",
+            "plugins",
         ] {
             make_dir(&this.root.join(name))?;
         }
@@ -144,6 +145,17 @@ impl DataDir {
     pub(crate) fn cache_marker(&self, project: &ProjectName, plugin: &PluginName) -> PathBuf {
         let name = format!("{plugin}{}", Self::CACHE_MARKER);
         self.all_caches().join(project.as_str()).join(name)
+    }
+
+    pub(crate) fn all_states(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    /// What a service of a project keeps, from one release to the next.
+    pub(crate) fn state(&self, project: &ProjectName, service: &ServiceName) -> PathBuf {
+        self.all_states()
+            .join(project.as_str())
+            .join(service.as_str())
     }
 
     pub(crate) fn all_releases(&self) -> PathBuf {

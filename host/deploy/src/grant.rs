@@ -25,6 +25,8 @@ pub(crate) struct Grant {
     pub(crate) cache: bool,
     /// What the cache may hold.
     pub(crate) cache_bytes: u64,
+    /// What a service's directory may hold; nothing when it has none.
+    pub(crate) state_bytes: Option<u64>,
 }
 
 /// A grant in a record: what is not a limit, and no values.
@@ -132,11 +134,6 @@ pub(crate) fn decide(
     check_env(&request.env, ceilings, &mut findings);
     for name in &request.secrets {
         let shown = format!("{name:?}");
-        if asker.phase.is_none() {
-            let reason = "services have no secrets";
-            findings.add("secrets", shown, Rule::BuiltIn, Some(reason));
-            continue;
-        }
         let (allowed, rule, list) = ceilings.secret(name);
         let reason = (!allowed)
             .then(|| format!("allowed are {list}; ask for one of them, or have it added there"));
@@ -155,9 +152,30 @@ pub(crate) fn decide(
         };
         findings.add("cache", "true", rule, reason);
     }
+    if request.state {
+        let (allowed, rule) = ceilings.state();
+        let (rule, reason) = match (asker.phase, allowed) {
+            (None, true) => (rule, None),
+            (None, false) => (
+                rule,
+                Some(
+                    "the operator grants no directory here; leave it out, or have state = true added there",
+                ),
+            ),
+            (Some(_), _) => (Rule::BuiltIn, Some("only services have a state directory")),
+        };
+        findings.add("state", "true", rule, reason);
+    }
     let mut limits = Limits::default();
     for limit in &LIMITS {
         let asked = (limit.asked)(&request.limits);
+        let has_files = asker.phase.is_some() || request.state;
+        if let (false, true, Some(asked)) = (has_files, limit.is_of_files, asked) {
+            let name = format!("limits.{}", limit.name);
+            let reason = "a service without a state directory has no files; leave it out";
+            findings.add(name, asked.to_string(), Rule::BuiltIn, Some(reason));
+            continue;
+        }
         check_limit(limit, asked, ceilings, &mut limits, &mut findings);
     }
 
@@ -178,6 +196,7 @@ pub(crate) fn decide(
             net,
             cache: request.cache,
             cache_bytes: ceilings.cache_bytes(),
+            state_bytes: (asker.phase.is_none() && request.state).then(|| ceilings.state_bytes()),
         },
         findings: findings.0,
     }
@@ -213,8 +232,8 @@ fn check_net(
     let mut hosts = Vec::new();
     for text in asked {
         let shown = format!("{text:?}");
-        if asker.phase != Some(Phase::Install) {
-            let reason = "only install steps have network";
+        if !matches!(asker.phase, None | Some(Phase::Install)) {
+            let reason = "only install steps and services have network";
             findings.add("net", shown, Rule::BuiltIn, Some(reason));
             continue;
         }

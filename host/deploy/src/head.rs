@@ -85,6 +85,9 @@ pub struct Request {
     /// A directory that survives deployments.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cache: bool,
+    /// For a service: a directory that survives requests and deployments.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub state: bool,
     /// Limits other than the defaults.
     #[serde(skip_serializing_if = "RequestedLimits::is_empty")]
     pub limits: RequestedLimits,

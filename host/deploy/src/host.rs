@@ -90,7 +90,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) blobs: Store,
     pub(crate) logs: EventLogs,
-    pub(crate) secrets: SecretStore,
+    pub(crate) secrets: Arc<SecretStore>,
     pub(crate) tokens: TokenStore,
     pub(crate) meter: Meter,
     pub(crate) activator: Activator,

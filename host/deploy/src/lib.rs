@@ -98,6 +98,7 @@ mod release;
 mod route;
 mod schema;
 mod secrets;
+mod service;
 mod signature;
 mod status;
 mod storage;
@@ -108,7 +109,7 @@ mod webhook;
 
 pub use audit::{Act, AuditEntry, AuditQuery, Origin};
 pub use catalog::{Admission, PluginView, ShippedPlugin};
-pub use check::{Check, StepCheck};
+pub use check::{Check, ServiceCheck, StepCheck};
 pub use cofferdam_blobs::{
     Assembly, ChunkId, ChunkRef, Chunker, ChunkerParams, Error as BlobError, MAX_LISTED_CHUNKS,
     Named, Supply,

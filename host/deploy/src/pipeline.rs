@@ -204,6 +204,7 @@ async fn proceed(
         strategy,
         auto_revert,
         message,
+        service_secrets: _,
     } = plan;
     let mut services = live.read(|body| body.journal.services.clone()).await;
     for (at, planned) in steps.iter().enumerate().skip(from) {
@@ -216,7 +217,7 @@ async fn proceed(
         }
     }
     host.activator
-        .check(&live.project, &services)
+        .check(&live.project, &services, strategy)
         .map_err(report(live))?;
 
     tokio::select! {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Resolved};
-use crate::check::{Check, StepCheck};
+use crate::check::{Check, ServiceCheck, StepCheck};
 use crate::error::Error;
 use crate::grant::{Asker, Decision, Grant, decide};
 use crate::head::{Head, Request, Step, Strategy};
@@ -14,6 +14,7 @@ use crate::name::{PluginName, PluginRef, ProjectName};
 use crate::policy::Policy;
 use crate::record::StepRecord;
 use crate::secrets::{self, SecretStore};
+use crate::service;
 
 /// The extract step of a pipeline that names none.
 const DEFAULT_EXTRACT: &str = "unpack";
@@ -33,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) auto_revert: bool,
     /// The head's message, for the history.
     pub(crate) message: Option<String>,
+    /// The secrets that services ask for, as far as the head says so.
+    pub(crate) service_secrets: Vec<(String, Vec<String>)>,
 }
 
 /// One step, ready to run.
@@ -111,11 +114,19 @@ impl Plan {
                 reproducible: head.reproducible,
             });
         }
+        let mut service_secrets = Vec::new();
+        for (name, request) in service::announced(head) {
+            service::check_strategy(head.strategy, &name, &request)
+                .map_err(|message| Error::HeadInvalid { message })?;
+            let granted = service::grant(policy, project, &name, &request)?;
+            service_secrets.push((service::label(&name), granted.secrets));
+        }
         Ok(Self {
             steps: planned,
             strategy: head.strategy,
             auto_revert: head.auto_revert.unwrap_or(true),
             message: head.message.clone(),
+            service_secrets,
         })
     }
 
@@ -166,6 +177,7 @@ impl Plan {
                     net,
                     cache: step.request.cache,
                     cache_bytes: kept.cache_bytes,
+                    state_bytes: None,
                 },
                 reproducible: head.reproducible,
             });
@@ -175,6 +187,7 @@ impl Plan {
             strategy: head.strategy,
             auto_revert: head.auto_revert.unwrap_or(true),
             message: head.message.clone(),
+            service_secrets: Vec::new(),
         })
     }
 
@@ -189,7 +202,7 @@ impl Plan {
         self.steps.iter().map(kept).collect()
     }
 
-    /// Opens every secret that a step was granted, and forgets it again: one that is missing is said before a byte of
+    /// Opens every secret that a step or a service was granted, and forgets it again: one that is missing is said before a byte of
     /// the package is read.
     pub(crate) async fn check_secrets(
         &self,
@@ -200,6 +213,9 @@ impl Plan {
         for step in &self.steps {
             all.extend(store.open(&step.name, project, &step.grant.secrets).await?);
             secrets::check_size(&step.name, &all)?;
+        }
+        for (service, names) in &self.service_secrets {
+            store.open(service, project, names).await?;
         }
         Ok(())
     }
@@ -222,7 +238,11 @@ impl Plan {
                 settled.decision,
             ));
         }
-        Ok(Check::new(project, checked))
+        let services = service::announced(head);
+        let services = services.into_iter().map(|(name, request)| {
+            ServiceCheck::new(name, &request, service::judge(policy, project, &request))
+        });
+        Ok(Check::new(project, checked, services.collect()))
     }
 
     /// The steps as the record begins with them.

@@ -406,7 +406,7 @@ async fn forget_unsettled(host: &Arc<Inner>) -> Result<(), Error> {
 /// Takes away every directory that no record names, but for the staging of deployments that go on.
 async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Error> {
     let data = host.data.clone();
-    let (staged, released, cached) = blocking(move || {
+    let (staged, released, kept) = blocking(move || {
         let mut staged = children(&data.all_staging())?;
         staged.extend(children(&data.all_scratch())?);
         let mut released = Vec::new();
@@ -414,7 +414,9 @@ async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Err
             released.extend(children(&project)?);
             released.push(project);
         }
-        Ok::<_, Error>((staged, released, children(&data.all_caches())?))
+        let mut kept = children(&data.all_caches())?;
+        kept.extend(children(&data.all_states())?);
+        Ok::<_, Error>((staged, released, kept))
     })
     .await??;
     for path in staged.into_iter().filter(|path| !going_on.contains(path)) {
@@ -424,6 +426,7 @@ async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Err
     for project in host.ledger.projects().await? {
         known.insert(host.data.all_caches().join(&project.name));
         known.insert(host.data.all_releases().join(&project.name));
+        known.insert(host.data.all_states().join(&project.name));
         for release in host.ledger.releases(&project.name).await? {
             let (project, id) = (project.name.parse()?, release.id.into());
             known.insert(host.data.release(&project, id));
@@ -435,7 +438,7 @@ async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Err
         host.discard(path).await;
     }
     // A project that was torn down while the server died.
-    for path in cached.into_iter().filter(|path| !known.contains(path)) {
+    for path in kept.into_iter().filter(|path| !known.contains(path)) {
         host.discard(path).await;
     }
     Ok(())

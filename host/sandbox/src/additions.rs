@@ -68,8 +68,8 @@ impl Additions {
         }
     }
 
-    /// For a service, which has no step: it says nothing and has no secrets.
-    pub(crate) fn for_service(name: String) -> Self {
+    /// For a service, which has no step and reports nothing.
+    pub(crate) fn for_service(name: String, secrets: Secrets) -> Self {
         Self {
             context: StepContext {
                 deployment: String::new(),
@@ -79,7 +79,7 @@ impl Additions {
                 config: serde_json::Value::Null,
             },
             console: None,
-            secrets: Secrets::default(),
+            secrets,
             secrets_read: BTreeSet::new(),
             outputs: OutputBudget { count: 0, bytes: 0 },
             line_bytes: 0,

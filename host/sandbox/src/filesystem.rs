@@ -14,6 +14,7 @@ mod descriptors;
 mod listing;
 mod quota;
 mod sameness;
+mod shelf;
 mod streams;
 
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ use self::listing::Listings;
 use self::quota::Exceeded;
 pub(crate) use self::quota::Quota;
 use self::sameness::Sameness;
+pub(crate) use self::shelf::Shelf;
 use self::streams::Growing;
 use crate::control::Deadline;
 use crate::spec::{Access, Preopen};

@@ -8,6 +8,8 @@
 //!   a client that takes nothing for long loses the response instead.
 //! - **CPU time** is counted by ticks in which the guest was found computing, so that one that computes behind
 //!   a slow client's back ends too.
+//! - **Its directory**, if it has one, is bounded for each request and for all of them together.
+//! - **The network** is what the service was granted, through a broker of each request's own (see `net`).
 //! - **Memory** is the guest's limit, and two or three chunks of each body in flight.
 //!
 //! A response whose guest failed ends in an error, never as if it were whole. Dropping a response's body stops
@@ -24,6 +26,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wasmtime::component::Resource;
 use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
@@ -36,15 +39,22 @@ pub use self::body::ServiceBody;
 use self::console::ServiceConsole;
 use crate::additions::Additions;
 use crate::admission::Component;
-use crate::control::{Clock, Control, Stop, Stopped};
+use crate::control::{Clock, Control, Deadline, Stop, Stopped};
 use crate::engine::TICK;
+use crate::error::Error;
 use crate::event::OutputStream;
+use crate::filesystem::{Files, Shelf};
 use crate::lines::REQUEST_WORK;
 use crate::memory::MemoryLimiter;
+use crate::net::{self, Broker, Client, Granted};
+use crate::redact::Redactor;
 use crate::sandbox::Inner;
-use crate::spec::ServiceSpec;
+use crate::spec::{Access, Preopen, ServiceSpec, ServiceState};
 use crate::state::{HOSTCALL_FUEL, Parts, State};
 use crate::step::trap_message;
+
+/// Where a service finds the directory that it keeps.
+const STATE: &str = "/state";
 
 /// How often a request looks whether its client still takes its response.
 const STALL_LOOK: Duration = Duration::from_secs(1);
@@ -129,6 +139,11 @@ struct Service {
     sandbox: Arc<Inner>,
     component: Component,
     spec: ServiceSpec,
+    redactor: Redactor,
+    /// What of the network each request may reach, when there is any.
+    net: Option<Granted>,
+    /// What it keeps between requests, when it was granted anything.
+    state: Option<Arc<Shelf>>,
 }
 
 impl std::fmt::Debug for HttpService {
@@ -143,8 +158,8 @@ impl std::fmt::Debug for HttpService {
 /// One request on its way: shared by its task, its caller and its body.
 #[derive(Debug)]
 struct Exchange {
-    control: Control,
-    clock: Clock,
+    control: Arc<Control>,
+    clock: Arc<Clock>,
     /// Why the guest failed, set before its store is dropped: whoever sees its body end looks here first.
     failure: Mutex<Option<ServiceError>>,
 }
@@ -179,12 +194,24 @@ impl Drop for StopOnDrop {
 type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 impl HttpService {
-    pub(crate) fn new(sandbox: Arc<Inner>, component: Component, spec: ServiceSpec) -> Self {
-        Self(Arc::new(Service {
+    pub(crate) fn new(
+        sandbox: Arc<Inner>,
+        component: Component,
+        spec: ServiceSpec,
+        state: Option<ServiceState>,
+    ) -> Result<Self, Error> {
+        // It is measured when the first request comes: until then, a release before this may write to it.
+        let state = state.map(|state| Arc::new(Shelf::new(state.directory, state.bytes)));
+        let redactor = Redactor::new(&spec.secrets);
+        let net = Granted::new(&spec.net, redactor.clone())?;
+        Ok(Self(Arc::new(Service {
             sandbox,
             component,
             spec,
-        }))
+            redactor,
+            net,
+            state,
+        })))
     }
 
     /// The service's name.
@@ -212,8 +239,8 @@ impl HttpService {
             .service_runtime()
             .map_err(|error| service.host(error.to_string()))?;
         let exchange = Arc::new(Exchange {
-            control: Control::default(),
-            clock: Clock::start(),
+            control: Arc::default(),
+            clock: Arc::new(Clock::start()),
             failure: Mutex::new(None),
         });
         let mut guard = StopOnDrop(Some(Arc::clone(&exchange)));
@@ -257,7 +284,8 @@ impl Service {
     fn no_response(&self, message: String) -> ServiceError {
         ServiceError::NoResponse {
             service: self.spec.name.clone(),
-            message,
+            // It may be the guest's own words.
+            message: self.redactor.text(message).into_owned(),
         }
     }
 
@@ -285,12 +313,13 @@ impl Service {
                 limit_bytes: self.spec.limits.memory_bytes,
             };
         }
+        let message = self
+            .component
+            .lines()
+            .add_to(&trap_message(error), REQUEST_WORK);
         ServiceError::Trapped {
             service,
-            message: self
-                .component
-                .lines()
-                .add_to(&trap_message(error), REQUEST_WORK),
+            message: self.redactor.text(message).into_owned(),
         }
     }
 
@@ -351,7 +380,16 @@ async fn serve(
         Err(error) => return exchange.fail(service.host(error.to_string())),
     };
 
-    let mut store = store(&service, &exchange);
+    // Its network ends with its store, whatever is still under way in it.
+    let (net, broker) = match network(&service).await {
+        Ok(network) => network.unzip(),
+        Err(error) => return exchange.fail(service.host(error.to_string())),
+    };
+    let files = match files(&service, &exchange).await {
+        Ok(files) => files,
+        Err(error) => return exchange.fail(service.host(error.to_string())),
+    };
+    let mut store = store(&service, &exchange, net, files);
     // The caller sees its end of this close when the store is dropped, not before: by then the failure is recorded.
     let out = match store.data_mut().http().new_response_outparam(head) {
         Ok(out) => out,
@@ -379,6 +417,52 @@ async fn serve(
     }
     // The failure is recorded before this closes the body's channel.
     drop(store);
+    if let Some(broker) = broker {
+        let hosts = broker.finish();
+        tracing::debug!(
+            service = service.spec.name,
+            ?hosts,
+            "a request used its network"
+        );
+    }
+}
+
+/// The way to the network of one request, if it was granted any.
+async fn network(service: &Service) -> Result<Option<(Client, Broker)>, Error> {
+    let Some(granted) = &service.net else {
+        return Ok(None);
+    };
+    let limits = service.spec.limits.of_network();
+    // It is on the runtime of the services already.
+    let (stream, broker) = net::begin(granted, &limits, &Handle::current())?;
+    let client = Client::new(stream, limits.connections).await?;
+    Ok(Some((client, broker)))
+}
+
+/// The directory of a service, as one request sees it.
+async fn files(service: &Service, exchange: &Exchange) -> Result<Files, Error> {
+    let Some(state) = &service.state else {
+        return Ok(State::no_files());
+    };
+    if state.is_due() {
+        let state = Arc::clone(state);
+        let measured = tokio::task::spawn_blocking(move || state.measure()).await;
+        measured.map_err(|error| Error::host(error.to_string()))?;
+    }
+    let limits = &service.spec.limits;
+    let failed = |error| Error::host(format!("no descriptor for a service's directory: {error}"));
+    let preopen = Preopen {
+        guest_path: STATE.to_owned(),
+        access: Access::ReadWrite,
+        directory: state.directory().map_err(failed)?,
+    };
+    let quota = state.quota(limits.disk_bytes, limits.files);
+    let files = Files::new(vec![preopen], limits.handles, quota, false);
+    Ok(files.until(Deadline {
+        control: Arc::clone(&exchange.control),
+        clock: Arc::clone(&exchange.clock),
+        wall: Duration::from_millis(limits.wall_ms),
+    }))
 }
 
 /// Why a guest was not called, or did not return.
@@ -421,23 +505,38 @@ async fn handle(
     Ok(())
 }
 
-fn store(service: &Service, exchange: &Arc<Exchange>) -> Store<State> {
-    let ServiceSpec { name, env, limits } = &service.spec;
-    let console = ServiceConsole::new(name.clone(), limits);
+fn store(
+    service: &Service,
+    exchange: &Arc<Exchange>,
+    net: Option<Client>,
+    files: Files,
+) -> Store<State> {
+    let ServiceSpec {
+        name,
+        env,
+        limits,
+        secrets,
+        net: _,
+    } = &service.spec;
+    let console = ServiceConsole::new(name.clone(), limits, &service.redactor);
     let parts = Parts {
         program: name,
         env,
-        files: State::no_files(),
+        files,
         memory: MemoryLimiter::new(limits.memory_bytes, limits.table_elements),
-        additions: Additions::for_service(name.clone()),
-        net: None,
+        additions: Additions::for_service(name.clone(), secrets.clone()),
+        net,
         reproducible: None,
     };
     let (stdout, stderr) = (
         console.stream(OutputStream::Stdout),
         console.stream(OutputStream::Stderr),
     );
-    let state = State::new(parts, 0, None::<NoInput>, stdout, stderr);
+    let handles = match &service.state {
+        Some(_) => limits.handles,
+        None => 0,
+    };
+    let state = State::new(parts, handles, None::<NoInput>, stdout, stderr);
     let mut store = Store::new(&service.sandbox.engine, state);
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(HOSTCALL_FUEL);

@@ -95,7 +95,8 @@ pub use self::outcome::{HostUsage, Outcome, Receipt, Verdict};
 pub use self::redact::Redactor;
 pub use self::sandbox::{DEFAULT_MAX_COMPONENT_BYTES, Sandbox, SandboxOptions};
 pub use self::spec::{
-    Access, InputError, Phase, Preopen, Secrets, ServiceSpec, Stdin, StepContext, StepSpec,
+    Access, InputError, Phase, Preopen, Secrets, ServiceSpec, ServiceState, Stdin, StepContext,
+    StepSpec,
 };
 pub use self::step::{Canceller, Step};
 pub use self::worker::WorkerFigures;

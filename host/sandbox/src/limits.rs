@@ -58,6 +58,28 @@ pub const DEFAULT_SERVICE_WALL_MS: u64 = 30_000;
 /// CPU time of one request: a request that computes for this long belongs into a step.
 pub const DEFAULT_SERVICE_CPU_MS: u64 = 10_000;
 
+/// Requests that one request to a service may send: a page that is put together from a few sources.
+pub const DEFAULT_SERVICE_REQUESTS: u64 = 64;
+
+/// Bytes that one request to a service may send out: a form with a picture, passed on.
+pub const DEFAULT_SERVICE_EGRESS_BYTES: u64 = 16 << 20;
+
+/// Bytes that one request to a service may receive: what it could hold in its memory.
+pub const DEFAULT_SERVICE_INGRESS_BYTES: u64 = DEFAULT_SERVICE_MEMORY_BYTES;
+
+/// Requests that one request to a service may have under way at the same time: several hundred of them run beside each
+/// other, and each of these is a descriptor.
+pub const DEFAULT_SERVICE_CONNECTIONS: u64 = 4;
+
+/// Bytes that one request to a service may write to its directory: an upload that a visitor makes.
+pub const DEFAULT_SERVICE_DISK_BYTES: u64 = 16 << 20;
+
+/// Files, directories and links that one request to a service may create.
+pub const DEFAULT_SERVICE_FILES: u64 = 100;
+
+/// Descriptors that one request to a service may hold open: several hundred of them run beside each other.
+pub const DEFAULT_SERVICE_HANDLES: u64 = 16;
+
 /// How long a client may take no byte at all before its request's instance is given to another.
 pub const DEFAULT_SERVICE_STALL_MS: u64 = 120_000;
 
@@ -126,6 +148,7 @@ impl Default for Limits {
 
 /// The most one request to a service may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceLimits {
     /// Bytes of linear memory, all memories together.
@@ -143,6 +166,33 @@ pub struct ServiceLimits {
     pub output_bytes: u64,
     /// Bytes of one printed line.
     pub line_bytes: u64,
+    /// Requests sent to the network, refused ones included.
+    pub requests: u64,
+    /// Bytes sent to the network, heads included.
+    pub egress_bytes: u64,
+    /// Bytes received from the network, heads included.
+    pub ingress_bytes: u64,
+    /// Requests under way at the same time; the next one waits until one has ended.
+    pub connections: u64,
+    /// Bytes written to its directory, sparse sizes included.
+    pub disk_bytes: u64,
+    /// Files, directories, symbolic links and hard links created there.
+    pub files: u64,
+    /// Descriptors open at the same time.
+    pub handles: u64,
+}
+
+impl ServiceLimits {
+    /// What of the network one request may use, as a step is told it.
+    pub(crate) fn of_network(&self) -> Limits {
+        Limits {
+            requests: self.requests,
+            egress_bytes: self.egress_bytes,
+            ingress_bytes: self.ingress_bytes,
+            connections: self.connections,
+            ..Limits::default()
+        }
+    }
 }
 
 impl Default for ServiceLimits {
@@ -155,6 +205,13 @@ impl Default for ServiceLimits {
             stall_ms: DEFAULT_SERVICE_STALL_MS,
             output_bytes: DEFAULT_SERVICE_OUTPUT_BYTES,
             line_bytes: DEFAULT_LINE_BYTES,
+            requests: DEFAULT_SERVICE_REQUESTS,
+            egress_bytes: DEFAULT_SERVICE_EGRESS_BYTES,
+            ingress_bytes: DEFAULT_SERVICE_INGRESS_BYTES,
+            connections: DEFAULT_SERVICE_CONNECTIONS,
+            disk_bytes: DEFAULT_SERVICE_DISK_BYTES,
+            files: DEFAULT_SERVICE_FILES,
+            handles: DEFAULT_SERVICE_HANDLES,
         }
     }
 }

@@ -24,7 +24,7 @@ mod grant;
 mod post;
 mod upstream;
 
-pub(crate) use self::broker::{Broker, open};
+pub(crate) use self::broker::{Broker, Granted, begin, open};
 pub(crate) use self::client::Client;
 pub use self::grant::{HostPort, IpRange, NetGrant, NetGrantError};
 pub use self::post::{PostError, PostRules, check_post_url, post};

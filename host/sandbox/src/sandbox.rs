@@ -13,7 +13,7 @@ use crate::admission::{self, Cache, Component};
 use crate::engine::{self, SERVICE_SLOTS, STEP_SLOTS, Ticker};
 use crate::error::Error;
 use crate::http::HttpService;
-use crate::spec::{self, Preopen, ServiceSpec, Stdin, StepSpec};
+use crate::spec::{self, Preopen, ServiceSpec, ServiceState, Stdin, StepSpec};
 use crate::state::{self, State};
 use crate::step::{self, Step, Threads};
 use crate::virtuality;
@@ -174,20 +174,24 @@ impl Sandbox {
         )
     }
 
-    /// Makes a service of a component that answers HTTP requests. Each request gets an instance of its own.
+    /// Makes a service of a component that answers HTTP requests. Each request gets an instance of its own, and
+    /// `state` as its `/state`. Blocks the thread where there are secrets, which are prepared for being looked for in what
+    /// it prints.
     ///
     /// # Errors
     ///
-    /// When the component is not a service, the specification contradicts itself, or no threads can be made.
-    pub fn service(&self, component: &Component, spec: ServiceSpec) -> Result<HttpService, Error> {
+    /// When the component is not a service, the specification contradicts itself, a certificate of its network cannot be
+    /// read, or no threads can be made.
+    pub fn service(
+        &self,
+        component: &Component,
+        spec: ServiceSpec,
+        state: Option<ServiceState>,
+    ) -> Result<HttpService, Error> {
         component.proxy(&self.0.engine)?;
         spec::check_environment(&spec.env)?;
         self.0.service_runtime()?;
-        Ok(HttpService::new(
-            Arc::clone(&self.0),
-            component.clone(),
-            spec,
-        ))
+        HttpService::new(Arc::clone(&self.0), component.clone(), spec, state)
     }
 }
 
@@ -224,6 +228,8 @@ impl Inner {
             .worker_threads(threads)
             .thread_name("cofferdam-service")
             .enable_time()
+            // For the brokers of those that were granted a network. No guest has a socket.
+            .enable_io()
             .build()
             .map_err(Error::Thread)?;
         // Two callers may get here at once; the runtime that comes second goes without having run anything.

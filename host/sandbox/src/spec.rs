@@ -236,6 +236,35 @@ pub struct ServiceSpec {
     /// What each request may use.
     #[serde(default)]
     pub limits: ServiceLimits,
+    /// The network it may reach.
+    #[serde(default)]
+    pub net: NetGrant,
+    /// The secrets it may ask for by name. They are in no serialised form.
+    #[serde(skip)]
+    pub secrets: Secrets,
+}
+
+/// A directory that a service keeps from one request to the next: its `/state`.
+#[derive(Debug)]
+pub struct ServiceState {
+    /// The open directory. Nobody but the service writes to it.
+    pub directory: File,
+    /// Bytes that it may hold, whoever wrote them and when.
+    pub bytes: u64,
+}
+
+impl ServiceSpec {
+    /// A service of this name with the default limits and nothing granted.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            env: BTreeMap::new(),
+            limits: ServiceLimits::default(),
+            net: NetGrant::default(),
+            secrets: Secrets::default(),
+        }
+    }
 }
 
 /// The names of the environment that the sandbox itself sets.

@@ -14,6 +14,7 @@ pub(super) struct Request {
     secrets: Option<Vec<String>>,
     net: Option<Vec<String>>,
     cache: Option<bool>,
+    state: Option<bool>,
     limits: Option<Limits>,
 }
 
@@ -56,6 +57,7 @@ impl Request {
         put("secrets", self.secrets.map(|names| json!(names)));
         put("net", self.net.map(|names| json!(names)));
         put("cache", self.cache.map(|cache| json!(cache)));
+        put("state", self.state.map(|state| json!(state)));
         put(
             "limits",
             self.limits.map(|limits| limits.to_json()).transpose()?,

@@ -109,6 +109,7 @@ mod tests {
             },
             cache: true,
             cache_bytes: 0,
+            state_bytes: None,
         };
         grant.limits.memory_bytes *= 2;
         grant.limits.disk_bytes *= 2;

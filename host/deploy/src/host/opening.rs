@@ -85,18 +85,18 @@ impl Host {
             &shipped,
         );
 
-        let secrets = SecretStore::new(ledger.clone(), data.secrets_key());
+        let secrets = Arc::new(SecretStore::new(ledger.clone(), data.secrets_key()));
         let tokens = TokenStore::open(ledger.clone()).await?;
         let scratch = data.all_scratch();
         let sharing = blocking(move || Sharing::probe(&scratch)).await?;
 
         let leases = Leases::new(ledger.clone());
         let inner = Arc::new(Inner {
-            data,
+            data: Arc::clone(&data),
             ledger,
             blobs,
             logs,
-            secrets,
+            secrets: Arc::clone(&secrets),
             tokens,
             meter: Meter::default(),
             activator: Activator {
@@ -104,6 +104,8 @@ impl Host {
                 sandbox,
                 domain,
                 policy: Arc::new(policy),
+                secrets,
+                data,
             },
             routes: Routes::default(),
             writers: Writers::default(),

@@ -13,6 +13,9 @@ pub(crate) const MAX_ENV_BYTES: usize = 128 * 1024;
 /// What a cache may hold when no policy says so: a package manager's downloads for one project.
 const CACHE_BYTES: u64 = 2 << 30;
 
+/// What a service's directory may hold when no policy says so: a small application's own database.
+const STATE_BYTES: u64 = 1 << 30;
+
 /// A value, and the line that gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ruled<T> {
@@ -28,6 +31,8 @@ pub(crate) struct Ceilings {
     pub(super) net: Option<Ruled<Vec<HostPattern>>>,
     pub(super) cache: Option<Ruled<bool>>,
     pub(super) cache_bytes: Option<Ruled<u64>>,
+    pub(super) state: Option<Ruled<bool>>,
+    pub(super) state_bytes: Option<Ruled<u64>>,
     pub(super) storage_bytes: Option<Ruled<u64>>,
     pub(super) reproducible: Option<Ruled<bool>>,
     pub(super) limits: BTreeMap<&'static str, Ruled<u64>>,
@@ -48,6 +53,9 @@ impl Ceilings {
             net: ruled(Vec::new()),
             cache: ruled(true),
             cache_bytes: ruled(CACHE_BYTES),
+            // A service has one wall around it, so its operator says whether it may write.
+            state: ruled(false),
+            state_bytes: ruled(STATE_BYTES),
             storage_bytes: None,
             reproducible: ruled(true),
             limits: LIMITS
@@ -69,6 +77,8 @@ impl Ceilings {
         take(&mut self.net, table.net.as_ref());
         take(&mut self.cache, table.cache.as_ref());
         take(&mut self.cache_bytes, table.cache_bytes.as_ref());
+        take(&mut self.state, table.state.as_ref());
+        take(&mut self.state_bytes, table.state_bytes.as_ref());
         take(&mut self.reproducible, table.reproducible.as_ref());
         for (name, ruled) in &table.limits {
             self.limits.insert(name, ruled.clone());
@@ -103,6 +113,16 @@ impl Ceilings {
     /// How many bytes a cache may hold.
     pub(crate) fn cache_bytes(&self) -> u64 {
         self.cache_bytes.as_ref().map_or(0, |ruled| ruled.value)
+    }
+
+    /// Whether a service may have a directory.
+    pub(crate) fn state(&self) -> (bool, Rule) {
+        flag(self.state.as_ref())
+    }
+
+    /// How many bytes such a directory may hold.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        self.state_bytes.as_ref().map_or(0, |ruled| ruled.value)
     }
 
     /// Whether a deployment may ask for reproducible steps.

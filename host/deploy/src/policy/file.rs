@@ -60,6 +60,8 @@ struct Table {
     net: Option<Spanned<Vec<Spanned<String>>>>,
     cache: Option<Spanned<bool>>,
     cache_bytes: Option<Spanned<Value>>,
+    state: Option<Spanned<bool>>,
+    state_bytes: Option<Spanned<Value>>,
     storage_bytes: Option<Spanned<Value>>,
     reproducible: Option<Spanned<bool>>,
     limits: BTreeMap<Spanned<String>, Spanned<Value>>,
@@ -99,6 +101,11 @@ pub(super) fn parse(file: &str, text: &str, beside: &Path) -> Result<Policy, Str
         if let Some(value) = &table.storage_bytes {
             let why = "is a project's; a plugin stores no packages";
             return Err(place.refusal(&value.span(), "storage_bytes", why));
+        }
+        let state = table.state.as_ref().map(Spanned::span);
+        if let Some(span) = state.or(table.state_bytes.as_ref().map(Spanned::span)) {
+            let why = "is a service's, which has no plugin; set it in [defaults] or for a project";
+            return Err(place.refusal(&span, "state", why));
         }
         plugins.insert(plugin, place.table(table)?);
     }
@@ -161,6 +168,8 @@ impl Place<'_> {
             net: self.list("net", table.net, HostPattern::parse)?,
             cache: table.cache.map(|flag| self.flag(&flag)),
             cache_bytes: self.size("cache_bytes", table.cache_bytes)?,
+            state: table.state.map(|flag| self.flag(&flag)),
+            state_bytes: self.size("state_bytes", table.state_bytes)?,
             storage_bytes: self.size("storage_bytes", table.storage_bytes)?,
             reproducible: table.reproducible.map(|flag| self.flag(&flag)),
             limits: self.limits(table.limits)?,

@@ -26,6 +26,8 @@ pub(crate) struct Limit {
     pub(crate) built_in: u64,
     pub(crate) asked: fn(&RequestedLimits) -> Option<u64>,
     pub(crate) granted: fn(&mut Limits) -> &mut u64,
+    /// Whether it is about directories, which a service need not have.
+    pub(crate) is_of_files: bool,
 }
 
 impl Limit {
@@ -49,6 +51,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: 4 * GIB,
         asked: |asked| asked.memory_bytes,
         granted: |limits| &mut limits.memory_bytes,
+        is_of_files: false,
     },
     Limit {
         name: "wall_ms",
@@ -57,6 +60,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: HOUR_MS,
         asked: |asked| asked.wall_ms,
         granted: |limits| &mut limits.wall_ms,
+        is_of_files: false,
     },
     Limit {
         name: "cpu_ms",
@@ -65,6 +69,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: HOUR_MS,
         asked: |asked| asked.cpu_ms,
         granted: |limits| &mut limits.cpu_ms,
+        is_of_files: false,
     },
     Limit {
         name: "disk_bytes",
@@ -73,6 +78,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: 64 * GIB,
         asked: |asked| asked.disk_bytes,
         granted: |limits| &mut limits.disk_bytes,
+        is_of_files: true,
     },
     Limit {
         name: "files",
@@ -81,6 +87,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: 5_000_000,
         asked: |asked| asked.files,
         granted: |limits| &mut limits.files,
+        is_of_files: true,
     },
     Limit {
         name: "handles",
@@ -89,6 +96,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: 4096,
         asked: |asked| asked.handles,
         granted: |limits| &mut limits.handles,
+        is_of_files: true,
     },
     Limit {
         name: "output_bytes",
@@ -97,6 +105,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: GIB,
         asked: |asked| asked.output_bytes,
         granted: |limits| &mut limits.output_bytes,
+        is_of_files: false,
     },
     Limit {
         name: "line_bytes",
@@ -105,6 +114,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: MIB,
         asked: |asked| asked.line_bytes,
         granted: |limits| &mut limits.line_bytes,
+        is_of_files: false,
     },
     Limit {
         name: "requests",
@@ -113,6 +123,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: 100_000,
         asked: |asked| asked.requests,
         granted: |limits| &mut limits.requests,
+        is_of_files: false,
     },
     Limit {
         name: "egress_bytes",
@@ -121,6 +132,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: GIB,
         asked: |asked| asked.egress_bytes,
         granted: |limits| &mut limits.egress_bytes,
+        is_of_files: false,
     },
     Limit {
         name: "ingress_bytes",
@@ -129,6 +141,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: 64 * GIB,
         asked: |asked| asked.ingress_bytes,
         granted: |limits| &mut limits.ingress_bytes,
+        is_of_files: false,
     },
     Limit {
         name: "connections",
@@ -137,6 +150,7 @@ pub(crate) static LIMITS: [Limit; 12] = [
         built_in: 128,
         asked: |asked| asked.connections,
         granted: |limits| &mut limits.connections,
+        is_of_files: false,
     },
 ];
 

@@ -83,7 +83,7 @@ impl Host {
     }
 
     /// Tears a project down: its deployments are cancelled, its name serves nothing, and its releases,
-    /// packages, logs, caches, secrets and webhook go. The audit log stays. What is gone already is no error;
+    /// packages, logs, caches, services' directories, secrets and webhook go. The audit log stays. What is gone already is no error;
     /// whether there was anything is the answer.
     ///
     /// # Errors
@@ -127,6 +127,9 @@ impl Host {
             .await;
         inner
             .discard(inner.data.all_caches().join(project.as_str()))
+            .await;
+        inner
+            .discard(inner.data.all_states().join(project.as_str()))
             .await;
         for (id, blob) in deployments {
             if let Err(error) = inner.logs.remove(id.as_uuid()) {

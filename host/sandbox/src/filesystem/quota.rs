@@ -1,8 +1,8 @@
 //! How much a guest may write and create.
 
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
@@ -18,6 +18,55 @@ pub(crate) struct Quota {
     opened: AtomicU64,
     refusal: OnceLock<String>,
     host_full: AtomicBool,
+    /// What it shares with others who write to the same directory.
+    shared: Option<Arc<Allowance>>,
+}
+
+/// What all who write to one directory may write together.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    bytes_limit: u64,
+    bytes: AtomicU64,
+    files_limit: u64,
+    files: AtomicU64,
+}
+
+impl Allowance {
+    /// One of which nothing is left until it is known what the directory holds.
+    pub(super) fn spent(bytes_limit: u64, files_limit: u64) -> Self {
+        Self {
+            bytes_limit,
+            bytes: AtomicU64::new(bytes_limit),
+            files_limit,
+            files: AtomicU64::new(files_limit),
+        }
+    }
+
+    /// Bytes and files that are charged.
+    pub(super) fn holding(&self) -> (u64, u64) {
+        (
+            self.bytes.load(Ordering::Acquire),
+            self.files.load(Ordering::Acquire),
+        )
+    }
+
+    /// Whether an eighth or less is left.
+    pub(super) fn is_nearly_spent(&self) -> bool {
+        let (bytes, files) = self.holding();
+        let nearly = |spent: u64, limit: u64| spent >= limit - limit / 8;
+        nearly(bytes, self.bytes_limit) || nearly(files, self.files_limit)
+    }
+
+    /// Charges `now` in the place of `before`, and beside it what was charged since.
+    pub(super) fn replace(&self, before: (u64, u64), now: (u64, u64)) {
+        let put = |counter: &AtomicU64, before: u64, now: u64| {
+            let _ = counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, |spent| {
+                Some(now.saturating_add(spent.saturating_sub(before)))
+            });
+        };
+        put(&self.bytes, before.0, now.0);
+        put(&self.files, before.1, now.1);
+    }
 }
 
 /// The quota is spent.
@@ -41,6 +90,15 @@ impl Quota {
             opened: AtomicU64::new(0),
             refusal: OnceLock::new(),
             host_full: AtomicBool::new(false),
+            shared: None,
+        }
+    }
+
+    /// One that others have a share in, too.
+    pub(super) fn within(bytes_limit: u64, files_limit: u64, shared: Arc<Allowance>) -> Self {
+        Self {
+            shared: Some(shared),
+            ..Self::new(bytes_limit, files_limit)
         }
     }
 
@@ -50,16 +108,39 @@ impl Quota {
                 "wrote more than its {} bytes (sparse sizes count)",
                 self.bytes_limit
             ))
+        })?;
+        let Some(shared) = &self.shared else {
+            return Ok(());
+        };
+        take(&shared.bytes, shared.bytes_limit, bytes).map_err(|Exceeded| {
+            give_back(&self.bytes, bytes);
+            self.refuse(format!(
+                "the directory holds its {} bytes (sparse sizes count)",
+                shared.bytes_limit
+            ))
         })
     }
 
     pub(crate) fn return_bytes(&self, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        give_back(&self.bytes, bytes);
+        if let Some(shared) = &self.shared {
+            give_back(&shared.bytes, bytes);
+        }
     }
 
     pub(crate) fn take_file(&self) -> Result<(), Exceeded> {
         take(&self.files, self.files_limit, 1).map_err(|Exceeded| {
             self.refuse(format!("created more than its {} files", self.files_limit))
+        })?;
+        let Some(shared) = &self.shared else {
+            return Ok(());
+        };
+        take(&shared.files, shared.files_limit, 1).map_err(|Exceeded| {
+            give_back(&self.files, 1);
+            self.refuse(format!(
+                "the directory holds its {} files",
+                shared.files_limit
+            ))
         })
     }
 
@@ -69,7 +150,10 @@ impl Quota {
     }
 
     pub(crate) fn return_file(&self) {
-        self.files.fetch_sub(1, Ordering::AcqRel);
+        give_back(&self.files, 1);
+        if let Some(shared) = &self.shared {
+            give_back(&shared.files, 1);
+        }
     }
 
     /// Notes bytes that the guest has read from files.
@@ -120,6 +204,13 @@ impl Quota {
         let _ = self.refusal.set(message);
         Exceeded
     }
+}
+
+/// A directory may have been measured since it was charged: then there is less to give back than was taken.
+fn give_back(counter: &AtomicU64, amount: u64) {
+    let _ = counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, |spent| {
+        Some(spent.saturating_sub(amount))
+    });
 }
 
 fn take(counter: &AtomicU64, limit: u64, amount: u64) -> Result<(), Exceeded> {

@@ -11,6 +11,7 @@ use wasmtime_wasi::p2::{OutputStream as WasiOutputStream, Pollable, StreamError,
 use crate::console::lines::{self, LineBuffer};
 use crate::event::OutputStream;
 use crate::limits::ServiceLimits;
+use crate::redact::{RedactedStream, Redactor};
 
 /// Bytes that a guest may print at once.
 const WRITE_BYTES: usize = 16 << 10;
@@ -22,9 +23,29 @@ pub(super) struct ServiceConsole(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     service: String,
-    stdout: LineBuffer,
-    stderr: LineBuffer,
+    stdout: Stream,
+    stderr: Stream,
     budget: Budget,
+}
+
+/// One stream on its way into lines: without secrets before it is cut.
+#[derive(Debug)]
+struct Stream {
+    redacted: RedactedStream,
+    lines: LineBuffer,
+}
+
+impl Stream {
+    fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) {
+        let Self { redacted, lines } = self;
+        redacted.push(bytes, |bytes| lines.push(bytes, |text, _| line(text)));
+    }
+
+    fn finish(&mut self, mut line: impl FnMut(&[u8])) {
+        let Self { redacted, lines } = self;
+        redacted.finish(|bytes| lines.push(bytes, |text, _| line(text)));
+        lines.finish(|text, _| line(text));
+    }
 }
 
 #[derive(Debug)]
@@ -34,11 +55,15 @@ struct Budget {
 }
 
 impl ServiceConsole {
-    pub(super) fn new(service: String, limits: &ServiceLimits) -> Self {
+    pub(super) fn new(service: String, limits: &ServiceLimits, redactor: &Redactor) -> Self {
+        let stream = || Stream {
+            redacted: redactor.stream(),
+            lines: LineBuffer::new(limits.line_bytes),
+        };
         Self(Arc::new(Mutex::new(State {
             service,
-            stdout: LineBuffer::new(limits.line_bytes),
-            stderr: LineBuffer::new(limits.line_bytes),
+            stdout: stream(),
+            stderr: stream(),
             budget: Budget {
                 left: limits.output_bytes,
                 dropped: 0,
@@ -63,8 +88,8 @@ impl State {
             budget,
         } = self;
         match stream {
-            OutputStream::Stdout => stdout.push(bytes, |line, _| budget.log(service, stream, line)),
-            OutputStream::Stderr => stderr.push(bytes, |line, _| budget.log(service, stream, line)),
+            OutputStream::Stdout => stdout.push(bytes, |line| budget.log(service, stream, line)),
+            OutputStream::Stderr => stderr.push(bytes, |line| budget.log(service, stream, line)),
         }
     }
 }
@@ -95,8 +120,8 @@ impl Drop for State {
             stderr,
             budget,
         } = self;
-        stdout.finish(|line, _| budget.log(service, OutputStream::Stdout, line));
-        stderr.finish(|line, _| budget.log(service, OutputStream::Stderr, line));
+        stdout.finish(|line| budget.log(service, OutputStream::Stdout, line));
+        stderr.finish(|line| budget.log(service, OutputStream::Stderr, line));
         if budget.dropped > 0 {
             tracing::debug!(
                 service,

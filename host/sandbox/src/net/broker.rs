@@ -26,6 +26,7 @@ use super::grant::NetGrant;
 use super::upstream::{self, Account, Purse, Tls};
 use super::{MAX_HEAD, STREAM_WINDOW, connection_window, streams};
 use crate::error::Error;
+use crate::limits::Limits;
 use crate::outcome::HostUsage;
 use crate::redact::Redactor;
 use crate::spec::StepSpec;
@@ -48,7 +49,7 @@ const NAMES: usize = 64;
 /// Where what is beyond [`NAMES`], and what is no host's name, is counted.
 const OTHERS: &str = "(others)";
 
-/// The broker of one step. Everything it does ends when it is dropped.
+/// The broker of one guest. Everything it does ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Broker {
     task: AbortHandle,
@@ -73,10 +74,31 @@ impl Drop for Broker {
     }
 }
 
+/// What the brokers of one grant have in common.
+#[derive(Clone)]
+pub(crate) struct Granted {
+    grant: Arc<NetGrant>,
+    tls: Arc<Tls>,
+    redactor: Redactor,
+}
+
+impl Granted {
+    /// Reads the certificates that are trusted; nothing when no host is granted.
+    pub(crate) fn new(grant: &NetGrant, redactor: Redactor) -> Result<Option<Self>, Error> {
+        if grant.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            grant: Arc::new(grant.clone()),
+            tls: Arc::new(Tls::new(&grant.extra_roots)?),
+            redactor,
+        }))
+    }
+}
+
 /// Starts the broker of a step that was granted a network, on the caller's runtime. Returns the guest's end too.
 pub(crate) fn open(spec: &StepSpec) -> Result<Option<(UnixStream, Broker)>, Error> {
-    let (grant, limits) = (&spec.net, &spec.limits);
-    if grant.is_empty() {
+    if spec.net.is_empty() {
         return Ok(None);
     }
     if spec.reproducible {
@@ -89,14 +111,25 @@ pub(crate) fn open(spec: &StepSpec) -> Result<Option<(UnixStream, Broker)>, Erro
             "a step with a network is started within a tokio runtime, which sends its requests",
         )
     })?;
-    let tls = Arc::new(Tls::new(&grant.extra_roots)?);
-    let failed = |error| Error::host(format!("no stream for a step's network: {error}"));
+    let granted = Granted::new(&spec.net, Redactor::new(&spec.secrets))?;
+    granted
+        .map(|granted| begin(&granted, &spec.limits, &runtime))
+        .transpose()
+}
+
+/// Starts a broker on this runtime. Returns the guest's end too.
+pub(crate) fn begin(
+    granted: &Granted,
+    limits: &Limits,
+    runtime: &Handle,
+) -> Result<(UnixStream, Broker), Error> {
+    let failed = |error| Error::host(format!("no stream for a guest's network: {error}"));
     let (guest, host) = UnixStream::pair().map_err(failed)?;
     host.set_nonblocking(true).map_err(failed)?;
     let host = tokio::net::UnixStream::from_std(host).map_err(failed)?;
     let usage = Arc::new(Usage::default());
     let shared = Arc::new(Shared {
-        grant: grant.clone(),
+        grant: Arc::clone(&granted.grant),
         requests: AtomicU64::new(if limits.connections == 0 {
             0
         } else {
@@ -104,7 +137,7 @@ pub(crate) fn open(spec: &StepSpec) -> Result<Option<(UnixStream, Broker)>, Erro
         }),
         purse: Arc::new(Purse::new(limits)),
         usage: Arc::clone(&usage),
-        tls,
+        tls: Arc::clone(&granted.tls),
         idle: Arc::new(Idle::new(limits.connections)),
     });
     let streams = streams(limits.connections);
@@ -132,9 +165,9 @@ pub(crate) fn open(spec: &StepSpec) -> Result<Option<(UnixStream, Broker)>, Erro
     let broker = Broker {
         task: task.abort_handle(),
         usage,
-        redactor: Redactor::new(&spec.secrets),
+        redactor: granted.redactor.clone(),
     };
-    Ok(Some((guest, broker)))
+    Ok((guest, broker))
 }
 
 /// The tasks of one broker: they end with it.
@@ -168,7 +201,7 @@ impl Usage {
 
 /// What the requests of a step share.
 struct Shared {
-    grant: NetGrant,
+    grant: Arc<NetGrant>,
     requests: AtomicU64,
     purse: Arc<Purse>,
     usage: Arc<Usage>,

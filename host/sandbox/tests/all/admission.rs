@@ -121,13 +121,9 @@ fn a_component_that_is_too_large_is_refused() {
 
 #[test]
 fn a_program_is_no_service() {
-    let spec = ServiceSpec {
-        name: "web".into(),
-        env: Default::default(),
-        limits: Default::default(),
-    };
+    let spec = ServiceSpec::new("web");
     let refusal = sandbox()
-        .service(&program("succeed"), spec)
+        .service(&program("succeed"), spec, None)
         .map(drop)
         .unwrap_err();
     assert!(matches!(refusal, Error::WrongKind { .. }), "{refusal}");

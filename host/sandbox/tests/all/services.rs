@@ -5,26 +5,25 @@ use std::time::Duration;
 
 use crate::harness::{PATIENCE, program, sandbox};
 use bytes::Bytes;
-use cofferdam_sandbox::{ComponentKind, HttpService, ServiceError, ServiceLimits, ServiceSpec};
+use cofferdam_sandbox::{
+    ComponentKind, HttpService, NetGrant, ServiceError, ServiceLimits, ServiceSpec, ServiceState,
+};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 fn service(change: impl FnOnce(&mut ServiceLimits)) -> HttpService {
-    let mut limits = ServiceLimits::default();
-    change(&mut limits);
-    let env = [("GREETING".to_owned(), "hello".to_owned())].into();
-    sandbox()
-        .service(
-            &program("service"),
-            ServiceSpec {
-                name: "web".into(),
-                env,
-                limits,
-            },
-        )
-        .unwrap()
+    granted(|spec| change(&mut spec.limits))
+}
+
+fn granted(change: impl FnOnce(&mut ServiceSpec)) -> HttpService {
+    let mut spec = ServiceSpec::new("web");
+    spec.env = [("GREETING".to_owned(), "hello".to_owned())].into();
+    change(&mut spec);
+    sandbox().service(&program("service"), spec, None).unwrap()
 }
 
 fn get(path: &str) -> Request<Empty<Bytes>> {
@@ -276,4 +275,186 @@ async fn a_trap_before_the_response_is_always_told_as_one() {
 #[test]
 fn a_component_that_is_both_counts_as_a_program() {
     assert_eq!(program("service").kind(), ComponentKind::Command);
+}
+
+async fn said(service: &HttpService, path: &str) -> String {
+    let answer = call(service, path).await.unwrap();
+    String::from_utf8(answer.body().to_vec()).unwrap()
+}
+
+/// Answers every connection's request with `hello`, or, when told to, never; and says where.
+async fn peer(answers: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => break,
+                }
+            }
+            if answers {
+                let text = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+                // A client that has left wants no answer.
+                let _ = stream.write_all(text).await;
+            } else {
+                silent.push(stream);
+            }
+        }
+    });
+    address
+}
+
+fn loopback(hosts: &[&str]) -> NetGrant {
+    NetGrant {
+        hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+        allow_ranges: vec!["127.0.0.0/8".parse().unwrap()],
+        ..NetGrant::default()
+    }
+}
+
+#[tokio::test]
+async fn a_service_reaches_the_host_that_it_was_granted_and_no_other() {
+    let (known, other) = (peer(true).await, peer(true).await);
+    let service = granted(|spec| spec.net = loopback(&[&known]));
+    let answers = (0..8).map(|_| {
+        let (service, known) = (service.clone(), known.clone());
+        tokio::spawn(async move { said(&service, &format!("/fetch?{known}")).await })
+    });
+    for answer in answers.collect::<Vec<_>>() {
+        assert_eq!(answer.await.unwrap(), "200 hello");
+    }
+    let refused = said(&service, &format!("/fetch?{other}")).await;
+    assert!(refused.contains("HttpRequestDenied"), "{refused}");
+
+    // Without the operator's word, an address of this machine is none for a granted service either.
+    let service = granted(|spec| {
+        spec.net = loopback(&[&known]);
+        spec.net.allow_ranges.clear();
+    });
+    let refused = said(&service, &format!("/fetch?{known}")).await;
+    assert!(refused.starts_with("refused"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_a_service_sends_is_bounded_by_its_limits() {
+    let to = peer(true).await;
+    let service = granted(|spec| {
+        spec.net = loopback(&[&to]);
+        spec.limits.requests = 0;
+    });
+    let refused = said(&service, &format!("/fetch?{to}")).await;
+    assert!(refused.contains("HttpRequestDenied"), "{refused}");
+    let service = granted(|spec| {
+        spec.net = loopback(&[&to]);
+        spec.limits.egress_bytes = 10;
+    });
+    let refused = said(&service, &format!("/fetch?{to}")).await;
+    assert!(refused.starts_with("refused"), "{refused}");
+
+    // One that waits for a peer that says nothing ends in time.
+    let silent = peer(false).await;
+    let service = granted(|spec| {
+        spec.net = loopback(&[&silent]);
+        spec.limits.wall_ms = 200;
+    });
+    let ended = call(&service, &format!("/fetch?{silent}")).await;
+    assert!(
+        matches!(ended, Err(ServiceError::TimedOut { limit_ms: 200, .. })),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_service_gets_the_secrets_that_it_was_granted_and_its_failures_do_not_tell_them() {
+    const SECRET: &str = "k9-Xv-p-ss-7f3Qz81LmX0w";
+    let service = granted(|spec| spec.secrets.insert("KEY", SECRET));
+    assert_eq!(said(&service, "/secret?KEY").await, SECRET);
+    let refused = said(&service, "/secret?OTHER").await;
+    assert!(refused.starts_with("refused"), "{refused}");
+    for path in ["/secret-panic?KEY", "/secret-error?KEY"] {
+        let error = call(&service, path).await.unwrap_err();
+        let told = format!("{error} {error:?}");
+        assert!(!told.contains(&SECRET[..12]), "{told}");
+    }
+    let refused = said(&granted(|_| {}), "/secret?KEY").await;
+    assert!(refused.starts_with("refused"), "{refused}");
+}
+
+fn keeping(
+    directory: &std::path::Path,
+    bytes: u64,
+    change: impl FnOnce(&mut ServiceLimits),
+) -> HttpService {
+    let mut spec = ServiceSpec::new("web");
+    change(&mut spec.limits);
+    let state = ServiceState {
+        directory: std::fs::File::open(directory).unwrap(),
+        bytes,
+    };
+    sandbox()
+        .service(&program("service"), spec, Some(state))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_a_service_keeps_is_there_for_the_next_request_and_nothing_else_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::write(directory.path().join("beside"), "untouched").unwrap();
+    let service = keeping(&kept, 1 << 20, |_| {});
+    for expected in 1..=3 {
+        assert_eq!(said(&service, "/count?visits").await, expected.to_string());
+    }
+    // Several at once.
+    let visits = (0..8).map(|_| {
+        let service = service.clone();
+        tokio::spawn(async move { said(&service, "/count?visits").await })
+    });
+    for visit in visits.collect::<Vec<_>>() {
+        visit.await.unwrap();
+    }
+    assert_eq!(std::fs::read(kept.join("visits")).unwrap(), [b'x'; 11]);
+    // Another instance of it finds the same, and one without the grant finds nothing.
+    assert_eq!(
+        said(&keeping(&kept, 1 << 20, |_| {}), "/count?visits").await,
+        "12"
+    );
+    let refused = said(&granted(|_| {}), "/count?visits").await;
+    assert!(refused.starts_with("refused"), "{refused}");
+    for path in ["/state/../beside", "/beside", "/state/link/beside"] {
+        std::os::unix::fs::symlink("..", kept.join("link")).ok();
+        let told = said(&service, &format!("/tamper?{path}")).await;
+        assert!(!told.contains("WORKED"), "{told}");
+    }
+    let beside = std::fs::read_to_string(directory.path().join("beside")).unwrap();
+    assert_eq!(beside, "untouched");
+}
+
+#[tokio::test]
+async fn what_a_service_keeps_is_bounded_for_each_request_and_for_all_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = keeping(directory.path(), 10_000, |limits| limits.disk_bytes = 6_000);
+    let refused = said(&service, "/fill?6001").await;
+    assert!(refused.starts_with("refused"), "{refused}");
+    assert_eq!(said(&service, "/fill?6000").await, "written");
+    // It takes the place of the first, which the service does not know yet.
+    let refused = said(&service, "/fill?4001").await;
+    assert!(refused.starts_with("refused"), "{refused}");
+    let held = std::fs::metadata(directory.path().join("filling")).unwrap();
+    assert!(held.len() <= 10_000, "{held:?}");
+    // Started anew, it knows what is there: nothing, once that is removed.
+    std::fs::remove_file(directory.path().join("filling")).unwrap();
+    let service = keeping(directory.path(), 10_000, |_| {});
+    assert_eq!(said(&service, "/fill?10000").await, "written");
+    let refused = said(&service, "/count?more").await;
+    assert!(refused.starts_with("refused"), "{refused}");
+
+    let none = keeping(directory.path(), 1 << 20, |limits| limits.files = 0);
+    let refused = said(&none, "/count?new").await;
+    assert!(refused.starts_with("refused"), "{refused}");
 }

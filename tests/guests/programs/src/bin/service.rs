@@ -3,8 +3,8 @@
 use std::io::Write as _;
 
 use wasip2::http::types::{
-    ErrorCode, Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingRequest,
-    OutgoingResponse, ResponseOutparam,
+    ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody,
+    OutgoingRequest, OutgoingResponse, ResponseOutparam, Scheme,
 };
 
 struct Service;
@@ -58,7 +58,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Service {
                 stream(out, 0);
             }
             "/fetch" => {
-                let refused = fetch();
+                let refused = fetch("http", "127.0.0.1:9");
                 answer(out, 200, refused.as_bytes());
             }
             "/files" => {
@@ -67,6 +67,22 @@ impl wasip2::exports::http::incoming_handler::Guest for Service {
             }
             path => match path.split_once('?') {
                 Some(("/tamper", target)) => answer(out, 200, tamper(target).as_bytes()),
+                Some(("/fetch", to)) => answer(out, 200, fetch("http", to).as_bytes()),
+                Some(("/fetch-https", to)) => answer(out, 200, fetch("https", to).as_bytes()),
+                Some(("/secret", name)) => answer(out, 200, &secret(name)),
+                Some(("/count", name)) => answer(out, 200, count(name).as_bytes()),
+                Some(("/fill", bytes)) => answer(out, 200, fill(bytes).as_bytes()),
+                Some(("/clear", name)) => {
+                    let cleared = std::fs::remove_file(format!("/state/{name}"));
+                    answer(out, 200, format!("{cleared:?}").as_bytes());
+                }
+                Some(("/secret-panic", name)) => {
+                    panic!("{}", String::from_utf8_lossy(&secret(name)))
+                }
+                Some(("/secret-error", name)) => {
+                    let text = String::from_utf8_lossy(&secret(name)).into_owned();
+                    ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some(text))));
+                }
                 _ => answer(out, 404, b"there is nothing here\n"),
             },
         }
@@ -145,11 +161,56 @@ fn health() -> u16 {
     if early || late { 500 } else { 200 }
 }
 
-fn fetch() -> String {
+/// Adds a byte to a file of its directory, and says how many there are.
+fn count(name: &str) -> String {
+    let path = format!("/state/{name}");
+    let mut file = match std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+    {
+        Ok(file) => file,
+        Err(error) => return format!("refused: {error}"),
+    };
+    if let Err(error) = file.write_all(b"x") {
+        return format!("refused: {error}");
+    }
+    std::fs::metadata(path).map_or_else(|error| error.to_string(), |file| file.len().to_string())
+}
+
+/// Writes a file of so many bytes.
+fn fill(bytes: &str) -> String {
+    let content = vec![b'x'; bytes.parse().expect("it is a number")];
+    match std::fs::write("/state/filling", content) {
+        Ok(()) => "written".to_owned(),
+        Err(error) => format!("refused: {error}"),
+    }
+}
+
+/// A secret, which it also prints in two pieces on one stream and whole on the other.
+fn secret(name: &str) -> Vec<u8> {
+    match cofferdam_sdk::secret(name) {
+        Ok(value) => {
+            let text = String::from_utf8_lossy(&value);
+            let (first, second) = text.split_at(text.len() / 2);
+            print!("the secret is {first}");
+            println!("{second}");
+            eprintln!("the secret is {text}");
+            value
+        }
+        Err(error) => format!("refused: {error}").into_bytes(),
+    }
+}
+
+fn fetch(scheme: &str, to: &str) -> String {
     let request = OutgoingRequest::new(Fields::new());
-    request
-        .set_authority(Some("127.0.0.1:9"))
-        .expect("it is an authority");
+    let scheme = if scheme == "https" {
+        Scheme::Https
+    } else {
+        Scheme::Http
+    };
+    request.set_scheme(Some(&scheme)).expect("it is a scheme");
+    request.set_authority(Some(to)).expect("it is an authority");
     request
         .set_path_with_query(Some("/"))
         .expect("it is a path");
@@ -158,12 +219,20 @@ fn fetch() -> String {
         Ok(response) => {
             response.subscribe().block();
             match response.get() {
-                Some(Ok(Ok(_))) => "WORKED".to_owned(),
+                Some(Ok(Ok(response))) => format!("{} {}", response.status(), text(&response)),
                 Some(Ok(Err(error))) => format!("refused: {error}"),
                 other => format!("refused: {other:?}"),
             }
         }
     }
+}
+
+/// The beginning of a response's body.
+fn text(response: &IncomingResponse) -> String {
+    let body = response.consume().expect("it is taken once");
+    let stream = body.stream().expect("it is taken once");
+    let bytes = stream.blocking_read(4096).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn main() {}
