@@ -29,6 +29,13 @@ mod sandbox {
     pub mod limits;
 }
 
+mod schema;
+
+/// What the file may say of releases.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../host/deploy/src/release/retention/rules.rs"]
+mod release;
+
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../host/deploy/src"]
 mod deploy {

@@ -17,6 +17,7 @@ mod assembled;
 pub(crate) mod body;
 mod chunks;
 mod document;
+mod head;
 mod media_type;
 mod multipart;
 mod parameters;
@@ -47,9 +48,6 @@ const MAX_FRAMING: u64 = 1024 * 1024;
 
 /// The header that carries the head of a raw body, as JSON.
 const HEAD_HEADER: &str = "cofferdam-head";
-
-/// The major type of a CBOR map: the upper three bits of its first byte (RFC 8949, section 3.1).
-const CBOR_MAP: u8 = 5;
 
 /// Why an upload cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -424,7 +422,7 @@ fn parse_head(content_type: Option<&str>, text: &[u8]) -> Result<Head, UploadErr
         None | Some("application/json" | "text/plain" | "application/octet-stream") => {
             parse_json(text)
         }
-        Some("application/cbor") => parse_cbor(text),
+        Some("application/cbor") => head::from_cbor(text).map_err(UploadError::Head),
         Some(other) => Err(UploadError::Head(format!(
             "its content type is {other:?}; use application/json or application/cbor"
         ))),
@@ -432,25 +430,7 @@ fn parse_head(content_type: Option<&str>, text: &[u8]) -> Result<Head, UploadErr
 }
 
 pub(crate) fn parse_json(text: &[u8]) -> Result<Head, UploadError> {
-    // A derived reader takes an array for a structure too, field by field.
-    if !text.trim_ascii_start().starts_with(b"{") {
-        return Err(UploadError::Head("it is not a JSON object".into()));
-    }
-    serde_json::from_slice(text).map_err(|error| UploadError::Head(error.to_string()))
-}
-
-fn parse_cbor(text: &[u8]) -> Result<Head, UploadError> {
-    if text.first().is_none_or(|first| first >> 5 != CBOR_MAP) {
-        return Err(UploadError::Head("it is not a CBOR map".into()));
-    }
-    let mut rest = text;
-    let head =
-        ciborium::from_reader(&mut rest).map_err(|error| UploadError::Head(error.to_string()))?;
-    if rest.is_empty() {
-        Ok(head)
-    } else {
-        Err(UploadError::Head(format!("{} bytes follow it", rest.len())))
-    }
+    head::from_json(text).map_err(UploadError::Head)
 }
 
 fn head_header(headers: &HeaderMap) -> Result<Option<Head>, UploadError> {

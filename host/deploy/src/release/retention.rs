@@ -2,12 +2,15 @@
 //! pinned. A release that goes takes its package with it; of failed deployments the newest one's package is
 //! kept, so that it can be looked at.
 
-use std::collections::{BTreeMap, HashSet};
+mod rules;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use cofferdam_ledger::{Beside, Change, DeploymentFilter, Durability, ReleaseRow};
 use uuid::Uuid;
 
+pub(crate) use self::rules::{Retention, RetentionRules};
 use crate::activation::active;
 use crate::error::Error;
 use crate::faults::point;
@@ -16,48 +19,8 @@ use crate::name::ProjectName;
 use crate::record::{Body, Time};
 use crate::status::Status;
 
-/// How many releases of a project are kept when no policy says so: two working weeks of daily deployments.
-const RELEASES: u32 = 10;
-
 /// How many ended deployments are looked at for packages nobody needs. Each end looks, so more never pile up.
 const LOOK: u32 = 50;
-
-/// What the operator keeps.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Retention {
-    /// For every project.
-    pub(crate) defaults: RetentionRules,
-    /// For some.
-    pub(crate) projects: BTreeMap<ProjectName, RetentionRules>,
-}
-
-/// What is kept of one project. What a rule does not say, nothing bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RetentionRules {
-    /// How many releases at most, the one that is served included.
-    pub(crate) releases: u32,
-    /// How old a release may become, in milliseconds.
-    pub(crate) age_ms: Option<u64>,
-    /// How many bytes all releases together may have, counted as if nothing were shared.
-    pub(crate) bytes: Option<u64>,
-}
-
-impl Default for RetentionRules {
-    fn default() -> Self {
-        Self {
-            releases: RELEASES,
-            age_ms: None,
-            bytes: None,
-        }
-    }
-}
-
-impl Retention {
-    /// What holds for a project.
-    pub(crate) fn of(&self, project: &ProjectName) -> RetentionRules {
-        self.projects.get(project).copied().unwrap_or(self.defaults)
-    }
-}
 
 impl RetentionRules {
     /// The releases that go. They come newest first.
