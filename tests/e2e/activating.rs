@@ -263,6 +263,53 @@ async fn a_service_that_fails_its_first_requests_gives_way_without_a_gate_too() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_may_be_gone_back_to_is_kept_for_as_long_as_the_new_one_is_watched() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.toml");
+    std::fs::write(&policy, "[retention]\nreleases = 1\n").unwrap();
+    let server = Server::start_with(&["--policy", &policy.display().to_string()]);
+    let mut ready = gate(10_000);
+    ready["watch_ms"] = json!(60_000);
+    let good = server
+        .succeed(
+            "api",
+            &gated(&ready, &json!({})),
+            package::tar(&component()),
+        )
+        .await;
+    let until = json!({ "HEALTHY_UNTIL": millis_from_now(4000) });
+    let bad = server
+        .succeed("api", &gated(&ready, &until), package::tar(&component()))
+        .await;
+    wait_for("the release before to come back", async || {
+        let project = server.get_json("/v1/projects/api").await;
+        (project["active"] == good["id"]).then_some(())
+    })
+    .await;
+    assert_eq!(server.serves("api", "/health").await.0, 200);
+    // Whatever the rules say of it: the one that failed is the newer one.
+    wait_for("the one that failed to go", async || {
+        (server.releases("api") == [good["id"].as_str().unwrap()]).then_some(())
+    })
+    .await;
+    assert_ne!(good["id"], bad["id"]);
+
+    // One that does not fail is alone when its time is over.
+    ready["watch_ms"] = json!(500);
+    let newest = server
+        .succeed(
+            "api",
+            &gated(&ready, &json!({})),
+            package::tar(&component()),
+        )
+        .await;
+    wait_for("the older one to go", async || {
+        (server.releases("api") == [newest["id"].as_str().unwrap()]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_a_kill_cut_off_goes_on_with_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");

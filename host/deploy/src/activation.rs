@@ -3,9 +3,11 @@
 //! - here: how a service is started
 //! - `swap`: a release takes the place of another: prepared, recorded, routed
 //! - `drain`: the other comes to its end
+//! - `needed`: what must not be taken away before that
 //! - `watch`: the new one is watched for a while, and goes again if it fails
 
 mod drain;
+mod needed;
 mod swap;
 mod watch;
 
@@ -32,6 +34,7 @@ use crate::secrets::SecretStore;
 use crate::service::{self, ServiceGrant};
 
 pub(crate) use drain::{Pointer, Pointers, active};
+pub(crate) use needed::Needed;
 pub(crate) use swap::{Role, Swap};
 pub(crate) use watch::{FAILED_PROBES, FEW_REQUESTS, resume as resume_watches};
 

@@ -32,7 +32,7 @@ use cofferdam_sandbox::worker::Isolation;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::activation::{Activator, Pointers};
+use crate::activation::{Activator, Needed, Pointers};
 use crate::catalog::ShippedPlugin;
 use crate::data_dir::DataDir;
 use crate::error::Error;
@@ -102,6 +102,8 @@ pub(crate) struct Inner {
     writers: Writers,
     /// Who may move a project's pointer, and its routes.
     pub(crate) pointers: Pointers,
+    /// Releases that were replaced a moment ago.
+    pub(crate) needed: Needed,
     /// Projects that are being torn down.
     pub(crate) leaving: Mutex<HashSet<ProjectName>>,
     pub(crate) observations: Observations,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use cofferdam_ledger::{Beside, Change, Durability, ServiceRow};
 
 use super::drain::{self, DRAIN};
+use super::needed::Need;
 use super::{Candidate, Pointer, active, watch};
 use crate::error::Error;
 use crate::head::Strategy;
@@ -220,10 +221,11 @@ impl Prepared {
         host.routes.replace(&project, &green);
         if let Some(previous) = previous.filter(|previous| *previous != release) {
             if auto_revert {
-                let watched = watch::Watched::new(project.clone(), release, previous);
+                let watched = watch::Watched::new(host, project.clone(), release, previous);
                 watched.begin(host, services, &green, Duration::ZERO);
             }
-            tokio::spawn(reap(Arc::downgrade(host), project, previous, blue));
+            let need = host.needed.hold(previous);
+            tokio::spawn(reap(Arc::downgrade(host), project, previous, blue, need));
         } else {
             tokio::spawn(drain::drain(blue, DRAIN));
         }
@@ -261,19 +263,24 @@ async fn reap(
     project: ProjectName,
     release: DeploymentId,
     routes: Routes,
+    need: Need,
 ) {
     drain::drain(routes, DRAIN).await;
     let Some(host) = host.upgrade() else {
         return;
     };
     // It may have come back meanwhile.
-    let _pointer = host.pointers.take(&project).await;
+    let pointer = host.pointers.take(&project).await;
     match host.ledger.project(project.as_str()).await {
         Ok(row) if active(row.as_ref()) != Some(release) => forget(&host, &project, release).await,
         Ok(_) => {}
         Err(error) => {
             tracing::warn!(%project, %release, %error, "a release that was drained is not forgotten");
         }
+    }
+    drop(pointer);
+    if need.end() {
+        host.retain(&project).await;
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::active;
+use super::needed::Need;
 use crate::audit::Origin;
 use crate::error::Error;
 use crate::host::Inner;
@@ -34,6 +35,8 @@ pub(super) struct Watched {
     project: ProjectName,
     release: DeploymentId,
     previous: DeploymentId,
+    /// What it would give way to.
+    need: Need,
 }
 
 /// Goes on with the watches that the end of the last run cut off.
@@ -66,18 +69,24 @@ pub(crate) async fn resume(host: &Arc<Inner>) -> Result<(), Error> {
         }
         let services = host.release(&project, release).await?.services;
         let routes = host.routes.of(&project);
-        let watched = Watched::new(project, release, previous.into());
+        let watched = Watched::new(host, project, release, previous.into());
         watched.begin(host, services, &routes, age);
     }
     Ok(())
 }
 
 impl Watched {
-    pub(super) fn new(project: ProjectName, release: DeploymentId, previous: DeploymentId) -> Self {
+    pub(super) fn new(
+        host: &Inner,
+        project: ProjectName,
+        release: DeploymentId,
+        previous: DeploymentId,
+    ) -> Self {
         Self {
             project,
             release,
             previous,
+            need: host.needed.hold(previous),
         }
     }
 
@@ -116,26 +125,37 @@ impl Watched {
         for (service, name, route) in services {
             watching.spawn(async move { watch(&service, &name, &route, age).await });
         }
-        let (project, release, previous) = (self.project, self.release, self.previous);
+        let mut failed = None;
         while let Some(ended) = watching.join_next().await {
-            let Ok(Some(why)) = ended else {
-                continue;
-            };
-            drop(watching);
-            let Some(host) = host.upgrade() else {
-                return;
-            };
-            tracing::warn!(%project, %release, %previous, why, "a release failed soon after it was activated; the one before takes its place");
-            let back = Rollback {
-                to: Some(previous),
-                expect: Some(release),
-                message: Some(why),
-            };
-            let origin = Origin::host();
-            if let Err(error) = host.roll_back(&project, back, Cause::Revert, &origin).await {
-                tracing::error!(%project, %release, error = error.chain(), "the release before could not take the place of one that fails");
+            if let Ok(Some(why)) = ended {
+                failed = Some(why);
+                break;
             }
+        }
+        drop(watching);
+        let Some(host) = host.upgrade() else {
             return;
+        };
+        if let Some(why) = failed {
+            self.give_way(&host, why).await;
+        }
+        if self.need.end() {
+            host.retain(&self.project).await;
+        }
+    }
+
+    /// Lets the release before take its place again.
+    async fn give_way(&self, host: &Arc<Inner>, why: String) {
+        let (project, release, previous) = (&self.project, self.release, self.previous);
+        tracing::warn!(%project, %release, %previous, why, "a release failed soon after it was activated; the one before takes its place");
+        let back = Rollback {
+            to: Some(previous),
+            expect: Some(release),
+            message: Some(why),
+        };
+        let origin = Origin::host();
+        if let Err(error) = host.roll_back(project, back, Cause::Revert, &origin).await {
+            tracing::error!(%project, %release, error = error.chain(), "the release before could not take the place of one that fails");
         }
     }
 }

@@ -10,7 +10,7 @@ use cofferdam_sandbox::{Sandbox, SandboxOptions};
 use tokio::sync::{Notify, watch};
 
 use super::{Host, HostOptions, Inner, uploads};
-use crate::activation::{Activator, Pointers};
+use crate::activation::{Activator, Needed, Pointers};
 use crate::catalog::{Catalog, blocking};
 use crate::data_dir::DataDir;
 use crate::error::Error;
@@ -110,6 +110,7 @@ impl Host {
             routes: Routes::default(),
             writers: Writers::default(),
             pointers: Pointers::default(),
+            needed: Needed::default(),
             leaving: Mutex::default(),
             observations: Observations::default(),
             news: Arc::default(),

@@ -81,7 +81,8 @@ impl Inner {
         keep.extend(active(row.as_ref()).map(crate::DeploymentId::as_uuid));
         let releases = self.ledger.releases(project.as_str()).await?;
         let rules = self.activator.policy.retention().of(project);
-        let expired = rules.expired(&releases, &keep, Time::now().as_millis());
+        let mut expired = rules.expired(&releases, &keep, Time::now().as_millis());
+        expired.retain(|id| !self.needed.keeps((*id).into()));
         if expired.is_empty() {
             return Ok(());
         }
