@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p cofferdam --bench load` needs `curl`, `wrk` and `nginx` (Debian's packages of these names), 12,000 open
 //! files, and about five minutes. With `wasmtime` (its command line) in the path, components are served beside it.
-//! `COFFERDAM_BENCH_ONLY` names the parts to run (`pages,listeners,burst,gigabyte,small,releases,static,component`). The figures go
+//! `COFFERDAM_BENCH_ONLY` names the parts to run (`pages,listeners,burst,gigabyte,small,static,component`). The figures go
 //! to docs/benchmarks.md.
 
 #![allow(
@@ -27,8 +27,6 @@ mod history;
 mod listeners;
 #[path = "rig/measure.rs"]
 mod measure;
-#[path = "load/releasing.rs"]
-mod releasing;
 #[path = "rig/server.rs"]
 mod server;
 #[path = "load/serving.rs"]
@@ -61,9 +59,6 @@ fn main() {
     }
     if wanted("small") {
         small(scratch);
-    }
-    if wanted("releases") {
-        releasing::releases(scratch);
     }
     if wanted("static") {
         serving::files(scratch);
@@ -101,7 +96,7 @@ fn head(program: &str, config: &Value) -> String {
     json!({
         "pipeline": {
             "extract": { "plugin": "unpack" },
-            "install": [{ "plugin": format!("{program}@0.1.0"), "config": config }],
+            "install": [{ "plugin": format!("{}@0.1.0", program.replace('_', "-")), "config": config }],
             "load": { "plugin": "serve" },
         }
     })
@@ -110,9 +105,10 @@ fn head(program: &str, config: &Value) -> String {
 
 /// Admits one of the test programs.
 fn admit(server: &Server, scratch: &Path, program: &str) {
+    let name = program.replace('_', "-");
     let file = scratch.join(format!("{program}.wasm"));
     fs::write(&file, cofferdam_test_guests::program(program)).unwrap();
-    server.admit(program, &file);
+    server.admit(&name, &file);
 }
 
 /// A step that prints a gibibyte: what the server needs for it, and whether its log counts exactly.

@@ -16,6 +16,8 @@ const RUNS: usize = 3;
 pub(crate) fn files(scratch: &Path) {
     let site = scratch.join("site");
     fs::create_dir_all(&site).unwrap();
+    // Without an index there is nothing that is served by itself.
+    fs::write(site.join("index.html"), "<p>served</p>").unwrap();
     fs::write(site.join("small.html"), "x".repeat(1024)).unwrap();
     fs::write(site.join("large.bin"), vec![b'y'; 64 * 1024]).unwrap();
     let server = Server::start(&scratch.join("data"));
