@@ -78,7 +78,7 @@ mod tests {
             stored_bytes: chunks * 10,
             chunks,
             blake3: Digest::blake3(b""),
-            sha256: Digest::blake3(b""),
+            sha256: Some(Digest::blake3(b"")),
             created_at: 0,
         }
     }
