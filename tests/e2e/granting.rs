@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::authority::encrypted_peer;
 use crate::package::{self, Entry};
-use crate::server::{Server, cofferdam};
+use crate::server::{Server, cofferdam, wait_for};
 
 const SECRET: &str = "k9-Xv-p-ss-7f3Qz81LmX0w";
 
@@ -67,6 +67,17 @@ async fn a_service_reads_its_secret_and_reaches_an_encrypted_host_of_the_operato
         assert!(!log.contains(&SECRET[..12]), "{log}");
     };
     reaches(&server).await;
+    // And it is told, so that an author can ask for less.
+    wait_for("what it used to be told", async || {
+        let project = server.get_json("/v1/projects/api").await;
+        let used = &project["services"][0]["used"];
+        let hosts = &used["hosts"];
+        let told = used["secrets_read"] == json!(["API_KEY"])
+            && hosts[&to]["requests"] == 1
+            && hosts["localhost:1"]["denied"] == 1;
+        told.then_some(())
+    })
+    .await;
 
     // What a release was granted is there again after a restart.
     server.terminate();
@@ -205,4 +216,43 @@ async fn what_a_service_keeps_survives_releases_and_restarts_and_goes_with_its_p
     assert_eq!(server.names_in("state"), Vec::<String>::new());
     deploy(&server).await;
     assert_eq!(visit(&server).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_load_step_says_on_its_own_is_judged_too() {
+    let server = Server::start();
+    let program = cofferdam_test_guests::program("outputs_file");
+    server.admit("describe", program).await;
+    let describing = |request: Value| {
+        let service =
+            json!({ "name": "web", "kind": "component", "path": "app.wasm", "request": request });
+        let output = json!({ "name": "service", "value": service });
+        let load = json!({ "plugin": "describe", "config": { "text": format!("{output}\n") } });
+        json!({ "pipeline": { "load": load } })
+    };
+    for (request, code, word) in [
+        (
+            json!({ "net": ["example.org:443"] }),
+            "grant_denied",
+            "example.org:443",
+        ),
+        (json!({ "state": true }), "grant_denied", "state"),
+        (json!({ "secrets": ["API_KEY"] }), "grant_denied", "API_KEY"),
+    ] {
+        let head = describing(request);
+        let package = package::tar(&component());
+        let record = server.fail("api", &head, package).await;
+        assert_eq!(record["error"]["code"], code, "{record:#}");
+        let message = record["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains("service web") && message.contains(word),
+            "{message}"
+        );
+    }
+    assert_eq!(server.serves("api", "/hello").await.0, 404);
+    set_secret(&server, "API_KEY").await;
+    let head = describing(json!({ "secrets": ["API_KEY"] }));
+    let package = package::tar(&component());
+    server.succeed("api", &head, package).await;
+    assert_eq!(server.serves("api", "/secret?API_KEY").await.1, SECRET);
 }

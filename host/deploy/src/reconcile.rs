@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use cofferdam_ledger::{Beside, Durability, ServiceRow};
+use cofferdam_sandbox::ServiceUsage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
@@ -98,6 +99,9 @@ pub struct ServiceView {
     pub detail: Option<String>,
     /// Since when.
     pub since: Time,
+    /// What a component that takes the traffic used of its grants since the server started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<ServiceUsage>,
 }
 
 impl From<ServiceRow> for ServiceView {
@@ -109,6 +113,7 @@ impl From<ServiceRow> for ServiceView {
             state: row.state,
             detail: row.detail,
             since: Time::from_millis(row.changed_at),
+            used: None,
         }
     }
 }
@@ -175,7 +180,22 @@ impl Inner {
         project: &ProjectName,
     ) -> Result<Vec<ServiceView>, Error> {
         let rows = self.ledger.services(project.as_str()).await?;
-        Ok(rows.into_iter().map(ServiceView::from).collect())
+        let routes = self.routes.of(project);
+        let used = |view: &ServiceView| {
+            let (_, route) = routes
+                .iter()
+                .find(|(_, route)| route.release == view.release && route.service == view.name)?;
+            match &route.target {
+                Target::Http(service) => Some(service.usage()),
+                _ => None,
+            }
+        };
+        let views = rows.into_iter().map(|row| {
+            let view = ServiceView::from(row);
+            let used = used(&view);
+            ServiceView { used, ..view }
+        });
+        Ok(views.collect())
     }
 
     async fn look_at_all(self: &Arc<Self>, retain: bool, started: Instant) -> Result<(), Error> {

@@ -17,6 +17,7 @@
 
 mod body;
 mod console;
+mod usage;
 
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +38,8 @@ use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView as _};
 
 pub use self::body::ServiceBody;
 use self::console::ServiceConsole;
+pub use self::usage::ServiceUsage;
+use self::usage::Total;
 use crate::additions::Additions;
 use crate::admission::Component;
 use crate::control::{Clock, Control, Deadline, Stop, Stopped};
@@ -144,6 +147,7 @@ struct Service {
     net: Option<Granted>,
     /// What it keeps between requests, when it was granted anything.
     state: Option<Arc<Shelf>>,
+    used: Total,
 }
 
 impl std::fmt::Debug for HttpService {
@@ -211,6 +215,7 @@ impl HttpService {
             redactor,
             net,
             state,
+            used: Total::default(),
         })))
     }
 
@@ -218,6 +223,12 @@ impl HttpService {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.spec.name
+    }
+
+    /// What its requests used of what it was granted: those that have ended.
+    #[must_use]
+    pub fn usage(&self) -> ServiceUsage {
+        self.0.used.get()
     }
 
     /// Gives a request to a new instance and returns its response as soon as the head is there; the body streams.
@@ -415,16 +426,11 @@ async fn serve(
     if let Some(error) = exchange.failure() {
         tracing::debug!(service = service.spec.name, %error, "a request failed");
     }
+    let secrets_read = store.data().additions.secrets_read();
     // The failure is recorded before this closes the body's channel.
     drop(store);
-    if let Some(broker) = broker {
-        let hosts = broker.finish();
-        tracing::debug!(
-            service = service.spec.name,
-            ?hosts,
-            "a request used its network"
-        );
-    }
+    let hosts = broker.map(Broker::finish).unwrap_or_default();
+    service.used.add(secrets_read, hosts);
 }
 
 /// The way to the network of one request, if it was granted any.

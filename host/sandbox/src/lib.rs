@@ -86,7 +86,7 @@ pub mod worker;
 pub use self::admission::{Component, ComponentKind, PluginDescription, is_core_module, wants};
 pub use self::error::Error;
 pub use self::event::{OutputStream, StepEvent};
-pub use self::http::{HttpService, ServiceBody, ServiceError};
+pub use self::http::{HttpService, ServiceBody, ServiceError, ServiceUsage};
 pub use self::limits::{Limits, ServiceLimits};
 pub use self::net::{
     HostPort, IpRange, NetGrant, NetGrantError, PostError, PostRules, check_post_url, post,
