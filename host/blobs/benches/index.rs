@@ -1,7 +1,7 @@
 //! What an index of many chunks costs: `cargo bench -p cofferdam-blobs --bench index`.
 //!
 //! `COFFERDAM_BENCH_CHUNKS` says how many chunks (default ten million, 640 GB of packages); the index is made in
-//! `COFFERDAM_BENCH_DIR`, or the system's temporary directory, and takes about 2.5 GB there. It is filled behind the
+//! `COFFERDAM_BENCH_DIR`, or the system's temporary directory, and takes about 1.5 GB there. It is filled behind the
 //! store's back, in two passes over the order of the names, so that its pages are as full as those of an index
 //! that grew; everything that is timed goes through the store.
 
