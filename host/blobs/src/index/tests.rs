@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
 
+mod leases;
+
 use super::*;
 use crate::Digest;
 use crate::disk::RealDisk;
@@ -96,6 +98,27 @@ async fn an_index_that_had_no_room_works_again_when_there_is_some() {
     index.commit_pack(&commit(9)).await.unwrap();
     let ids: Vec<ChunkId> = commit(9).entries.iter().map(|entry| entry.id).collect();
     assert_eq!(index.lookup(&ids).await.unwrap().len(), ids.len());
+}
+
+#[tokio::test]
+async fn a_row_with_another_length_than_its_chunk_is_replaced_by_the_next_upload_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = open(directory.path()).await;
+    index.commit_pack(&commit(0)).await.unwrap();
+    let id = commit(0).entries[7].id;
+    {
+        let mut writer = index.writer.lock().await;
+        sqlx::query("UPDATE chunk SET bytes = bytes + 1 WHERE id = ?")
+            .bind(&id.as_bytes()[..])
+            .execute(writer.sound().await.unwrap())
+            .await
+            .unwrap();
+    }
+    let before = index.lookup(&[id]).await.unwrap()[&id];
+    index.commit_pack(&commit(0)).await.unwrap();
+    let after = index.lookup(&[id]).await.unwrap()[&id];
+    assert_eq!((before.extent.bytes, after.extent.bytes), (101, 100));
+    assert_ne!(before.pack, after.pack);
 }
 
 #[tokio::test]

@@ -212,6 +212,22 @@ async fn a_held_chunk_that_turns_out_to_be_damaged_is_asked_for_the_next_time_an
     assert!(read(blobs.reader(blob.id).await.unwrap()).await.unwrap() == data);
 }
 
+#[tokio::test]
+async fn what_was_in_a_pack_that_is_lost_is_asked_for_and_cannot_be_claimed() {
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = open(directory.path()).await;
+    let data = noise(1, 400_000);
+    let blob = store(&blobs, "blog", &data).await;
+    let list = chunks(&blobs, &blob).await;
+    std::fs::remove_file(packs(directory.path(), "pack").remove(0)).unwrap();
+    assert!(read(blobs.reader(blob.id).await.unwrap()).await.is_err());
+    assert_eq!(missing(&blobs, "blog", &list).await, list.len());
+    let mut assembly = blobs.assemble("blog").await.unwrap();
+    refused(&mut assembly, Named::Held(list[0])).await;
+    assemble(&blobs, "blog", &data, &list).await;
+    assert!(read(blobs.reader(blob.id).await.unwrap()).await.unwrap() == data);
+}
+
 /// The largest distance between two distributions (Kolmogorov-Smirnov).
 fn distance(mut one: Vec<Duration>, mut other: Vec<Duration>) -> f64 {
     one.sort_unstable();

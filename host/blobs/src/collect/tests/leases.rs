@@ -105,6 +105,53 @@ async fn who_leans_on_a_wrong_chunk_holds_the_one_that_replaces_it() {
 }
 
 #[tokio::test]
+async fn who_leans_on_a_pack_that_is_lost_holds_the_one_that_replaces_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    let data = noise(1, 100_000);
+    filled(&store, &[(&data, false)]).await;
+    let lost = packs(directory.path());
+    let ingest = leaning(&store, &data).await;
+    // Its file goes, and somebody finds out; somebody brings what was in it again, and goes.
+    assert_eq!(lost.len(), 1);
+    fs::remove_file(&lost[0]).unwrap();
+    let suspect = Suspect::Pack { pack: 1 };
+    store.shared.index.quarantine(suspect).await.unwrap();
+    let healed = upload(&store, &data).await.unwrap();
+    store.remove(healed.id).await.unwrap();
+    collect(&store).await;
+    collect(&store).await;
+    let info = ingest.finish().await.unwrap();
+    collect(&store).await;
+    assert!(read(&store, info.id).await.unwrap()[..100_000] == data);
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_found_wrong_is_stored_again_also_by_who_holds_its_pack() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    let data = noise(1, 1_000_000);
+    filled(&store, &[(&data, false)]).await;
+    let mut connection = index(directory.path()).await;
+    let chunks = sqlx::query_as::<_, (Vec<u8>, i64)>("SELECT id, pack FROM chunk")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    let mut ingest = leaning(&store, &data).await;
+    for (id, pack) in &chunks {
+        let id = <[u8; 32]>::try_from(id.as_slice()).unwrap().into();
+        let suspect = Suspect::Chunk { id, pack: *pack };
+        store.shared.index.quarantine(suspect).await.unwrap();
+    }
+    // The same bytes once more: but for the first and the last chunk they are cut as they were.
+    ingest.write(Bytes::from(data)).await.unwrap();
+    ingest.finish().await.unwrap();
+    let wrong = "SELECT COUNT(*) FROM chunk WHERE quarantined <> 0";
+    let wrong = count(directory.path(), wrong).await;
+    assert!(wrong <= 3, "{wrong} of {}", chunks.len());
+}
+
+#[tokio::test]
 async fn a_pack_that_was_named_and_is_not_known_yet_is_no_orphan() {
     let root = tempfile::tempdir().unwrap();
     let disk = Arc::new(FaultyDisk::new(&root.path().join("kept")));
