@@ -105,6 +105,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_that_never_had_a_package_is_restored_with_a_sound_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data, file) = (directory.path().join("data"), directory.path().join("b"));
+        drop(crate::data_dir::DataDir::open(&data).unwrap());
+        let ledger = cofferdam_ledger::Ledger::open(&data.join("ledger.db")).await;
+        ledger.unwrap().close().await;
+        drop(packages(&data).await);
+        take(&data, &file).await.unwrap();
+        let elsewhere = directory.path().join("elsewhere");
+        restore(&file, &elsewhere).await.unwrap();
+        assert!(elsewhere.join("blobs/packs").is_dir());
+    }
+
+    #[tokio::test]
     async fn a_backup_that_was_changed_or_cut_restores_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let (data, file) = (

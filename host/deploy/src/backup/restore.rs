@@ -63,6 +63,8 @@ fn into_place(file: &Path, data: &Path) -> Result<Backup, Error> {
             .create(&temporary)
             .map_err(Error::io(format!("make {}", temporary.display())))?;
         let backup = extract(file, &temporary)?;
+        // A server without a package has no pack either, and `store check` misses the place of packs.
+        fs::create_dir_all(temporary.join("blobs/packs")).map_err(unmade)?;
         let directory = File::open(&temporary).map_err(unmade)?;
         // Everything at once: a sync for each of a hundred thousand files takes minutes.
         rustix::fs::syncfs(&directory).map_err(|error| unmade(error.into()))?;
