@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::package::{self, site};
-use crate::server::{Server, cofferdam};
+use crate::server::{Server, cofferdam, wait_for};
 
 /// Runs `cofferdam plugin` against a server.
 fn plugin(server: &Server, arguments: &[&str]) -> Output {
@@ -145,7 +145,11 @@ async fn what_a_crash_left_of_plugins_is_taken_away_at_the_next_start() {
     let mut expected = before;
     expected.push("notes.txt".to_owned());
     expected.sort();
-    assert_eq!(server.names_in("plugins"), expected);
+    // The server serves before it tidies up.
+    wait_for("what was left to be gone", async || {
+        (server.names_in("plugins") == expected).then_some(())
+    })
+    .await;
     let head = json!({ "pipeline": { "install": [{ "plugin": "kept" }] } });
     server
         .succeed("kept", &head, package::tar(&site("kept")))

@@ -44,8 +44,8 @@ pub struct StoreOptions {
     /// A pack is closed when its records have this many bytes. Default: 64 MiB, where one sync costs
     /// little beside the bytes, and what a broken upload has to send again is bearable.
     pub pack_bytes: u64,
-    /// The zstd level at ingest. Default: -1, half as fast again as level 1 for a sixth more bytes; packs are
-    /// compressed better when they are rewritten.
+    /// The zstd level at ingest. Default: 1, which keeps up with a fast network; packs may be compressed
+    /// better when they are rewritten.
     pub compression_level: i32,
     /// How long a reader that follows an upload waits for the next byte. Default: 60 s.
     pub follow_idle: Duration,
@@ -69,7 +69,7 @@ impl Default for StoreOptions {
     fn default() -> StoreOptions {
         StoreOptions {
             pack_bytes: 64 * 1024 * 1024,
-            compression_level: -1,
+            compression_level: 1,
             follow_idle: Duration::from_secs(60),
             namespace_quota_bytes: None,
             namespace_quotas: BTreeMap::new(),

@@ -12,10 +12,10 @@ use crate::chunker::Chunker;
 use crate::{ChunkId, ChunkerParams, Digest, Error};
 
 /// Chunks go from stage to stage in batches of about this size: one query to the index for each.
-const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_BYTES: usize = 512 * 1024;
 
 /// How many batches may wait before a stage. The window bounds the bytes; this bounds the digester's lag.
-const BATCHES: usize = 2;
+const BATCHES: usize = 4;
 
 /// A chunk and its name.
 #[derive(Clone, Debug)]
