@@ -297,6 +297,16 @@ mod tests {
     }
 
     #[test]
+    fn a_long_number_in_a_config_is_the_same_after_it_was_stored() {
+        let head = Head::from_json(
+            br#"{"pipeline": {"load": {"plugin": "a", "config": {"n": 14000000000000000000000000000000000000055}}}}"#,
+        )
+        .unwrap();
+        let stored = serde_json::to_vec(&head).unwrap();
+        assert_eq!(Head::from_json(&stored).unwrap(), head);
+    }
+
+    #[test]
     fn a_digest_of_the_wrong_length_is_refused() {
         let head = Head::from_json(br#"{"digest": {"sha256": "abc"}}"#).unwrap();
         assert!(head.check(&"blog".parse().unwrap()).is_err());
