@@ -4,6 +4,7 @@ pub(crate) mod follow;
 pub(crate) mod follow_project;
 pub(crate) mod resume;
 pub(crate) mod sse;
+mod stream;
 pub(crate) mod upload;
 
 use std::net::IpAddr;

@@ -1,27 +1,17 @@
 //! Following a deployment to its end, through every break of the connection.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+#[cfg(test)]
+use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Response, StatusCode};
 
 use super::Api;
-use super::sse::Decoder;
+use super::sse::Frame;
+use super::stream::Stream;
 use crate::event::{Event, Kind};
 use crate::exit::Failure;
-
-/// Silence after which a stream is taken for dead: the server's heartbeat comes every 15 s.
-const SILENCE: Duration = Duration::from_secs(45);
-
-/// The first wait before a stream is asked for again; it doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-
-/// The longest wait before a stream is asked for again.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// How long a server may be out of reach before following it is given up: a restart fits well into this.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Events decoded from one read may be many; this many at most are handed out at once, so that a flood does
 /// not keep the caller from its clock and its signals.
@@ -34,13 +24,9 @@ pub(crate) struct Follow {
     /// Learnt from the first event when the stream is a deployment's own answer.
     id: Option<String>,
     last: u64,
-    stream: Option<Response>,
-    decoder: Decoder,
+    stream: Stream,
     pending: VecDeque<Event>,
     ended: bool,
-    wait: Duration,
-    unreachable_since: Option<Instant>,
-    patience: Duration,
 }
 
 impl Follow {
@@ -50,13 +36,9 @@ impl Follow {
             api: api.clone(),
             id: Some(id),
             last,
-            stream: None,
-            decoder: Decoder::default(),
+            stream: Stream::closed(),
             pending: VecDeque::new(),
             ended: false,
-            wait: FIRST_WAIT,
-            unreachable_since: None,
-            patience: PATIENCE,
         }
     }
 
@@ -73,7 +55,7 @@ impl Follow {
         if is_stream {
             let mut follow = Follow::of(api, String::new(), 0);
             follow.id = None;
-            follow.stream = Some(answer);
+            follow.stream = Stream::of(answer);
             return Ok(follow);
         }
         let record = api.json(answer).await?;
@@ -88,7 +70,7 @@ impl Follow {
 
     #[cfg(test)]
     pub(crate) fn with_patience(mut self, patience: Duration) -> Follow {
-        self.patience = patience;
+        self.stream.set_patience(patience);
         self
     }
 
@@ -114,28 +96,18 @@ impl Follow {
             if self.ended {
                 return Ok(None);
             }
-            match &mut self.stream {
-                Some(stream) => {
-                    match tokio::time::timeout(SILENCE, stream.chunk()).await {
-                        Ok(Ok(Some(part))) => self.take(&part),
-                        // The end, a break or silence: all mean asking again.
-                        _ => self.stream = None,
-                    }
-                }
+            match self.stream.next().await {
+                Some(frames) => self.take(frames),
                 None => self.reconnect().await?,
             }
         }
     }
 
-    fn take(&mut self, part: &[u8]) {
-        let Ok(frames) = self.decoder.feed(part) else {
-            self.stream = None;
-            return;
-        };
+    fn take(&mut self, frames: Vec<Frame>) {
         for frame in frames {
             let event = Event::read(&frame.event, &frame.data);
             if event.kind == Kind::Resync {
-                self.stream = None;
+                self.stream.close();
                 return;
             }
             if self.id.is_none() {
@@ -147,7 +119,7 @@ impl Follow {
                     continue;
                 }
                 self.last = seq;
-                self.wait = FIRST_WAIT;
+                self.stream.progressed();
             }
             self.ended |= matches!(event.kind, Kind::Done { .. });
             self.pending.push_back(event);
@@ -161,36 +133,22 @@ impl Follow {
                 self.api.url()
             )));
         };
-        self.decoder = Decoder::default();
-        // Every stream but the very first has just broken; without a wait, one that breaks at once would be
-        // asked for as fast as the machine can.
-        if self.last > 0 || self.unreachable_since.is_some() || self.wait > FIRST_WAIT {
-            tokio::time::sleep(self.wait).await;
-        }
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
-        match self.api.events(&id, self.last).await {
+        self.stream.pause().await;
+        let answer = match self.api.events(&id, self.last).await {
             // The deployment is over, and all of it was seen already.
             Ok(answer) if answer.status() == StatusCode::NO_CONTENT => {
                 self.ended = true;
-                Ok(())
+                return Ok(());
             }
-            Ok(stream) => {
-                self.stream = Some(stream);
-                self.unreachable_since = None;
-                Ok(())
-            }
-            Err(Failure::Unreachable(why)) => {
-                let since = *self.unreachable_since.get_or_insert_with(Instant::now);
-                if since.elapsed() < self.patience {
-                    return Ok(());
-                }
-                Err(Failure::Unreachable(format!(
-                    "lost sight of deployment {id} after event {}: {why}\n\
-                     it goes on or ends without us: `cofferdam events {id} --after {}` takes it up again",
-                    self.last, self.last
-                )))
-            }
-            Err(refusal) => Err(refusal),
-        }
+            answer => answer,
+        };
+        self.stream.open(answer).map_err(|failure| match failure {
+            Failure::Unreachable(why) => Failure::Unreachable(format!(
+                "lost sight of deployment {id} after event {}: {why}\n\
+                 it goes on or ends without us: `cofferdam events {id} --after {}` takes it up again",
+                self.last, self.last
+            )),
+            refusal => refusal,
+        })
     }
 }
