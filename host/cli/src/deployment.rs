@@ -33,6 +33,45 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long after ctrl-c the server may take to say that the package is durable.
 const DETACH: Duration = Duration::from_secs(5);
 
+/// A package that is sent as often as it takes.
+struct Sending<'a> {
+    delivery: Delivery<'a>,
+    way: Way,
+    attempts: Attempts,
+}
+
+impl Sending<'_> {
+    /// Sends the package until it is answered.
+    async fn send(&mut self, attend: &mut Attend<'_>, wanted: Answer) -> Result<Response, Failure> {
+        let sent = Arc::clone(&attend.sent);
+        loop {
+            let request = self.delivery.send(self.way, wanted);
+            match attend.during(request).await? {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => {
+                    let why = self.attempts.again(&failure, &sent).ok_or(failure)?;
+                    attend.again(&why, &mut self.attempts).await?;
+                    self.way = Way::Sure;
+                }
+            }
+        }
+    }
+
+    /// Whether sending it once more may end in something better than this; if so, the wait before it is over.
+    async fn is_worth_repeating(
+        &mut self,
+        attend: &mut Attend<'_>,
+        outcome: &Outcome,
+    ) -> Result<bool, Failure> {
+        let Some((why, way)) = self.attempts.once_more(outcome, &attend.sent) else {
+            return Ok(false);
+        };
+        attend.again(&why, &mut self.attempts).await?;
+        self.way = way;
+        Ok(true)
+    }
+}
+
 /// How often a package is sent again as a new deployment when it did not get through: the second time it goes to an
 /// upload that is resumed by itself.
 const ATTEMPTS: usize = 3;
@@ -179,28 +218,11 @@ impl Job {
         interrupt: &Interrupt,
     ) -> Result<Value, Failure> {
         let mut attend = Attend::new(ui, interrupt);
-        judged(&attend.during(self.check(api)).await??)?;
-        let sent = Arc::clone(&attend.sent);
-        let mut delivery = attend.during(self.delivery(api, &sent)).await??;
-        let (files, bytes) = delivery.size();
-        attend.ui.begin(self.project.as_str(), files, bytes);
-        let mut way = Way::Best;
-        let mut attempts = Attempts::new(delivery.is_repeatable());
-        loop {
-            let request = delivery.send(way, Answer::Record);
-            match attend.during(request).await? {
-                Ok(answer) => {
-                    let record = attend.during(api.json(answer)).await??;
-                    attend.tick();
-                    return Ok(record);
-                }
-                Err(failure) => {
-                    let why = attempts.again(&failure, &sent).ok_or(failure)?;
-                    attend.again(&why, &mut attempts).await?;
-                    way = Way::Sure;
-                }
-            }
-        }
+        let mut sending = self.sending(api, &mut attend).await?;
+        let answer = sending.send(&mut attend, Answer::Record).await?;
+        let record = attend.during(api.json(answer)).await??;
+        attend.tick();
+        Ok(record)
     }
 
     /// Sends the package and follows the deployment to its end. How it ended is the outcome's, not an error.
@@ -216,38 +238,37 @@ impl Job {
         interrupt: &Interrupt,
     ) -> Result<Outcome, Failure> {
         let mut attend = Attend::new(ui, interrupt);
-        judged(&attend.during(self.check(api)).await??)?;
-        let sent = Arc::clone(&attend.sent);
-        let mut delivery = attend.during(self.delivery(api, &sent)).await??;
-        let (files, bytes) = delivery.size();
-        attend.ui.begin(self.project.as_str(), files, bytes);
-        let mut way = Way::Best;
-        let mut attempts = Attempts::new(delivery.is_repeatable());
+        let mut sending = self.sending(api, &mut attend).await?;
         loop {
-            let request = delivery.send(way, Answer::Events);
-            let answer = match attend.during(request).await? {
-                Ok(answer) => answer,
-                Err(failure) => {
-                    let why = attempts.again(&failure, &sent).ok_or(failure)?;
-                    attend.again(&why, &mut attempts).await?;
-                    way = Way::Sure;
-                    continue;
-                }
-            };
+            let answer = sending.send(&mut attend, Answer::Events).await?;
             let followed = follow(api, &mut attend, answer, interrupt).await;
-            if let Some(failure) = sent.take_failure() {
+            if let Some(failure) = attend.sent.take_failure() {
                 return Err(failure);
             }
             let id = followed?;
             let outcome = Outcome::of(&id, api.record(&id).await?);
-            match attempts.once_more(&outcome, &sent) {
-                Some((why, next)) => {
-                    attend.again(&why, &mut attempts).await?;
-                    way = next;
-                }
-                None => return Ok(outcome),
+            if !sending.is_worth_repeating(&mut attend, &outcome).await? {
+                return Ok(outcome);
             }
         }
+    }
+
+    /// Makes everything ready to be sent, once the server has said that it would take it.
+    async fn sending<'a>(
+        &'a self,
+        api: &'a Api,
+        attend: &mut Attend<'_>,
+    ) -> Result<Sending<'a>, Failure> {
+        judged(&attend.during(self.check(api)).await??)?;
+        let sent = Arc::clone(&attend.sent);
+        let delivery = attend.during(self.delivery(api, &sent)).await??;
+        let (files, bytes) = delivery.size();
+        attend.ui.begin(self.project.as_str(), files, bytes);
+        Ok(Sending {
+            attempts: Attempts::new(delivery.is_repeatable()),
+            way: Way::Best,
+            delivery,
+        })
     }
 
     async fn delivery<'a>(
