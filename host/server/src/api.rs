@@ -17,6 +17,7 @@ mod holds;
 mod log;
 mod missing;
 mod openapi;
+mod page;
 mod plugins;
 mod problem;
 mod project_events;

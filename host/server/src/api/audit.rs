@@ -1,9 +1,7 @@
 //! The audit log: which action each route is, written down when it has been done, and `GET /v1/audit`.
 
 use axum::response::Response;
-use cofferdam_deploy::{
-    Act, AuditEntry, AuditQuery, Host, Identity, MAX_PAGE, Origin, ProjectName,
-};
+use cofferdam_deploy::{Act, AuditEntry, AuditQuery, Host, Identity, Origin, ProjectName};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use schemars::JsonSchema;
@@ -11,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
 use super::routes::Endpoint;
-use super::{Call, json};
+use super::{Call, json, page};
 use crate::connections::Peer;
 
 /// How many rows a page has when the client does not say.
@@ -133,37 +131,17 @@ pub(super) struct Page {
 /// `GET /v1/audit`: newest first.
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let query: Query = call.query()?;
-    let number = |name: &str, text: &str| {
-        text.parse::<u64>()
-            .map_err(|_| Problem::bad_request(format!("{name} is {text:?}; it is a number")))
-    };
-    let limit = match query.limit.as_deref() {
-        None => DEFAULT_PAGE,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=MAX_PAGE).contains(limit))
-            .ok_or_else(|| {
-                Problem::bad_request(format!(
-                    "the limit {text:?} is not a number from 1 to {MAX_PAGE}"
-                ))
-            })?,
-    };
+    let limit = page::limit(query.limit.as_deref(), DEFAULT_PAGE)?;
     let project = query.project.as_deref().map(str::parse).transpose();
     let query = AuditQuery {
         project: project.map_err(|error: cofferdam_deploy::NameError| {
             Problem::bad_request(error.to_string())
         })?,
-        before: query
-            .before
-            .as_deref()
-            .map(|text| number("before", text))
-            .transpose()?,
+        before: page::before(query.before.as_deref())?,
         limit,
     };
     let audit = call.api.host().audit_log(&query).await?;
-    let full = audit.len() == limit as usize;
-    let next = audit.last().filter(|_| full).map(|entry| entry.number);
+    let next = page::next(&audit, limit, |entry| entry.number);
     json(StatusCode::OK, &Page { audit, next })
 }
 

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use cofferdam_deploy::{
-    DeploymentId, Filter, Identity, MAX_PAGE, PackageReader, ProjectName, Record, Scope, Status,
+    DeploymentId, Filter, Identity, NameError, PackageReader, ProjectName, Record, Scope, Status,
 };
 use futures::stream;
 use http::StatusCode;
@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
-use super::{Call, json};
+use super::{Call, json, page};
 
 /// How many deployments a page has when the client does not say.
 const DEFAULT_PAGE: u32 = 50;
@@ -38,7 +38,7 @@ pub(super) struct Page {
 /// `GET /v1/deployments`: those that the token may see, newest first.
 pub(super) async fn list(call: Call, identity: Identity) -> Result<Response, Problem> {
     let query: ListQuery = call.query()?;
-    let (filter, limit) = parse(&query).map_err(Problem::bad_request)?;
+    let filter = parse(&query)?;
     let host = call.api.host();
     let mut deployments = Vec::new();
     for project in visible(&identity, filter.project.as_ref()) {
@@ -50,9 +50,8 @@ pub(super) async fn list(call: Call, identity: Identity) -> Result<Response, Pro
     }
     deployments.sort_by_key(|record| std::cmp::Reverse(record.id));
     deployments.dedup_by_key(|record| record.id);
-    deployments.truncate(limit);
-    let full = deployments.len() == limit;
-    let next = deployments.last().filter(|_| full).map(|record| record.id);
+    deployments.truncate(filter.limit as usize);
+    let next = page::next(&deployments, filter.limit, |record| record.id);
     json(StatusCode::OK, &Page { deployments, next })
 }
 
@@ -73,36 +72,18 @@ fn visible(identity: &Identity, wanted: Option<&ProjectName>) -> Vec<Option<Proj
     named.map(Some).collect()
 }
 
-fn parse(query: &ListQuery) -> Result<(Filter, usize), String> {
-    let project = query
-        .project
-        .as_deref()
-        .map(str::parse::<ProjectName>)
-        .transpose();
-    let before = query
-        .before
-        .as_deref()
-        .map(str::parse::<DeploymentId>)
-        .transpose();
-    let status = query.status.as_deref().map(status).transpose()?;
-    let limit = match &query.limit {
-        None => DEFAULT_PAGE,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=MAX_PAGE).contains(limit))
-            .ok_or_else(|| format!("the limit {text:?} is not a number from 1 to {MAX_PAGE}"))?,
-    };
-    let filter = Filter {
-        project: project.map_err(|error| error.to_string())?,
-        status,
-        before: before.map_err(|error| error.to_string())?,
-        limit,
-    };
-    Ok((filter, limit as usize))
+fn parse(query: &ListQuery) -> Result<Filter, Problem> {
+    let project = query.project.as_deref().map(str::parse).transpose();
+    let before = query.before.as_deref().map(str::parse).transpose();
+    Ok(Filter {
+        project: project.map_err(|error: NameError| Problem::bad_request(error.to_string()))?,
+        status: query.status.as_deref().map(status).transpose()?,
+        before: before.map_err(|error: NameError| Problem::bad_request(error.to_string()))?,
+        limit: page::limit(query.limit.as_deref(), DEFAULT_PAGE)?,
+    })
 }
 
-fn status(text: &str) -> Result<Status, String> {
+fn status(text: &str) -> Result<Status, Problem> {
     cofferdam_deploy::STATUSES
         .into_iter()
         .find(|status| status.as_str() == text)
@@ -111,7 +92,8 @@ fn status(text: &str) -> Result<Status, String> {
                 .iter()
                 .map(|status| status.as_str())
                 .collect();
-            format!("{text:?} is not a status; they are {}", known.join(", "))
+            let known = known.join(", ");
+            Problem::bad_request(format!("{text:?} is not a status; they are {known}"))
         })
 }
 

@@ -2,9 +2,7 @@
 
 use axum::response::{IntoResponse as _, Response};
 use bytes::BytesMut;
-use cofferdam_deploy::{
-    Activation, Identity, MAX_PAGE, ProjectName, Record, Rollback, ServiceView,
-};
+use cofferdam_deploy::{Activation, Identity, ProjectName, Record, Rollback, ServiceView};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -12,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{self, Told};
 use super::problem::Problem;
-use super::{Call, json};
+use super::{Call, json, page};
 use crate::upload::body::UploadBody;
 
 /// How many moves a page has when the client does not say.
@@ -38,29 +36,10 @@ pub(super) struct HistoryPage {
 /// `GET /v1/projects/{project}/history`: every move of the project's pointer, newest first.
 pub(super) async fn history(call: Call, project: ProjectName) -> Result<Response, Problem> {
     let query: HistoryQuery = call.query()?;
-    let limit = match query.limit.as_deref() {
-        None => DEFAULT_PAGE,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=MAX_PAGE).contains(limit))
-            .ok_or_else(|| {
-                Problem::bad_request(format!(
-                    "the limit {text:?} is not a number from 1 to {MAX_PAGE}"
-                ))
-            })?,
-    };
-    let before = query.before.as_deref().map(|text| {
-        text.parse::<u64>()
-            .map_err(|_| Problem::bad_request(format!("before is {text:?}; it is a number")))
-    });
-    let history = call
-        .api
-        .host()
-        .history(&project, before.transpose()?, limit)
-        .await?;
-    let full = history.len() == limit as usize;
-    let next = history.last().filter(|_| full).map(|entry| entry.number);
+    let limit = page::limit(query.limit.as_deref(), DEFAULT_PAGE)?;
+    let before = page::before(query.before.as_deref())?;
+    let history = call.api.host().history(&project, before, limit).await?;
+    let next = page::next(&history, limit, |entry| entry.number);
     json(StatusCode::OK, &HistoryPage { history, next })
 }
 
