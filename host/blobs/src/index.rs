@@ -526,15 +526,11 @@ async fn lease_pack(
     holder: BlobId,
     pack: i64,
 ) -> Result<(), sqlx::Error> {
-    // That of an upload that comes in pieces outlives the process; any other does not.
-    sqlx::query(
-        "INSERT OR IGNORE INTO lease (pack, holder, expires_at) \
-         VALUES (?1, ?2, (SELECT expires_at FROM upload WHERE id = ?2))",
-    )
-    .bind(pack)
-    .bind(&holder.as_bytes()[..])
-    .execute(&mut *connection)
-    .await?;
+    sqlx::query("INSERT OR IGNORE INTO lease (pack, holder) VALUES (?, ?)")
+        .bind(pack)
+        .bind(&holder.as_bytes()[..])
+        .execute(&mut *connection)
+        .await?;
     // A collection that runs has not marked what is leaned on from now on.
     sqlx::query("UPDATE pack SET round = (SELECT round FROM collection) WHERE id = ?")
         .bind(pack)

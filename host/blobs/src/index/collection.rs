@@ -371,18 +371,14 @@ async fn move_chunks(
     condemn(connection, commit.round, &commit.emptied).await
 }
 
-/// Whoever holds `from` holds `to` as well, and for as long.
+/// Whoever holds `from` holds `to` as well.
 async fn inherit_leases(
     connection: &mut SqliteConnection,
     from: i64,
     to: i64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO lease (pack, holder, expires_at) \
-             SELECT ?2, holder, expires_at FROM lease WHERE pack = ?1 \
-         ON CONFLICT (pack, holder) DO UPDATE SET expires_at = CASE \
-             WHEN lease.expires_at IS NULL OR excluded.expires_at IS NULL THEN NULL \
-             ELSE MAX(lease.expires_at, excluded.expires_at) END",
+        "INSERT OR IGNORE INTO lease (pack, holder) SELECT ?2, holder FROM lease WHERE pack = ?1",
     )
     .bind(from)
     .bind(to)

@@ -316,14 +316,9 @@ pub(super) async fn progress(
             .bind(rows::signed(upload.bytes))
             .bind(&tail[..])
             .bind(&id.as_bytes()[..])
-            .execute(&mut *connection)
+            .execute(connection)
             .await?;
     }
-    sqlx::query("UPDATE lease SET expires_at = ? WHERE holder = ?")
-        .bind(upload.expires_at)
-        .bind(&id.as_bytes()[..])
-        .execute(connection)
-        .await?;
     Ok(())
 }
 

@@ -226,7 +226,7 @@ async fn a_suspended_upload_holds_its_packs_across_a_restart_until_it_expires() 
     ingest.write(data).await.unwrap();
     ingest.suspend().await.unwrap();
     let packs = count(directory.path(), "SELECT COUNT(*) FROM pack").await;
-    let leases = "SELECT COUNT(*) FROM lease WHERE expires_at IS NOT NULL";
+    let leases = "SELECT COUNT(*) FROM lease";
     let taken = count(directory.path(), leases).await;
     // One of the first blob's packs may hold nothing that the second has.
     assert!(taken >= packs - 1, "{taken} of {packs}");
