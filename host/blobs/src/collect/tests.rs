@@ -22,7 +22,7 @@ use crate::{BlobId, BlobInfo, Error, Store, StoreOptions};
 /// Packs of a few chunks, so that a small upload has several.
 fn small_packs() -> StoreOptions {
     StoreOptions {
-        pack_bytes: 400_000,
+        pack_bytes: 512 * 1024,
         ..StoreOptions::default()
     }
 }

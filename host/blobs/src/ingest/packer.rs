@@ -137,13 +137,6 @@ impl Packer {
             .map_err(|source| self.io("setting up compression for", source))?;
         for batch in batches {
             self.store_batch(&batch, &mut encoder)?;
-            let full = self.pack.as_ref().is_some_and(|pack| {
-                pack.record_bytes() >= self.shared.options.pack_bytes
-                    || pack.records() >= PACK_RECORDS
-            });
-            if full || self.parts_bytes >= PACK_MANIFEST_BYTES {
-                self.rotate()?;
-            }
         }
         // The cutter hangs up after the last batch, and also when the upload has failed.
         if let Some(error) = self.flow.failure() {
@@ -184,9 +177,21 @@ impl Packer {
             if self.part.chunks.len() == PART_CHUNKS {
                 self.close_part()?;
             }
+            if self.is_full() {
+                self.flow.appended(std::mem::take(&mut recent));
+                self.rotate()?;
+            }
         }
         self.flow.appended(recent);
         Ok(())
+    }
+
+    /// Whether the pack, or what is to be told of it, has become so large that it is closed.
+    fn is_full(&self) -> bool {
+        let pack_is_full = self.pack.as_ref().is_some_and(|pack| {
+            pack.record_bytes() >= self.shared.options.pack_bytes || pack.records() >= PACK_RECORDS
+        });
+        pack_is_full || self.parts_bytes >= PACK_MANIFEST_BYTES
     }
 
     /// Which of these chunks other uploads have stored, in packs that are leased to this one.

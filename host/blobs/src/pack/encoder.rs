@@ -10,14 +10,16 @@ use super::Encoding;
 /// decompress it.
 const WORTHWHILE: usize = 16;
 
-/// Of a chunk that is longer than three of these, the first and the middle one are tried alone: bytes that were
-/// compressed or encrypted before are told by that at a quarter of the time.
+/// Of a chunk that is longer than three of these and follows one that did not shrink, the first and the middle one are tried
+/// alone: bytes that were compressed or encrypted before are told by that at a quarter of the time.
 const PROBE_BYTES: usize = 8 * 1024;
 
 /// Compresses records, one after the other, with one context and one buffer.
 pub(crate) struct Encoder {
     compressor: Compressor<'static>,
     compressed: Vec<u8>,
+    /// Whether the last record did not shrink: then the next one is not likely to.
+    doubtful: bool,
 }
 
 impl Encoder {
@@ -26,6 +28,7 @@ impl Encoder {
         Ok(Encoder {
             compressor: Compressor::new(level)?,
             compressed: Vec::new(),
+            doubtful: true,
         })
     }
 
@@ -33,14 +36,16 @@ impl Encoder {
     pub(crate) fn encode<'a>(&'a mut self, bytes: &'a [u8]) -> io::Result<(Encoding, &'a [u8])> {
         let middle = bytes.len() / 2;
         let long = bytes.len() > 3 * PROBE_BYTES;
-        let hopeless = long
+        let hopeless = self.doubtful
+            && long
             && !self.shrinks(&bytes[..PROBE_BYTES])?
             && !self.shrinks(&bytes[middle..middle + PROBE_BYTES])?;
-        if !hopeless && self.shrinks(bytes)? {
-            Ok((Encoding::Zstd, &self.compressed))
+        self.doubtful = hopeless || !self.shrinks(bytes)?;
+        Ok(if self.doubtful {
+            (Encoding::Raw, bytes)
         } else {
-            Ok((Encoding::Raw, bytes))
-        }
+            (Encoding::Zstd, &self.compressed)
+        })
     }
 
     /// Compresses these bytes, and says whether that is worth it.
