@@ -4,24 +4,24 @@
 //! namespace, and its pack is leased in the transaction in which that was looked up; a chunk that only others hold
 //! is refused as one that nobody holds. Then the bytes come out in order: those that are held are read and
 //! verified, those that are not are asked for. Whoever puts the blob together writes all of them to an
-//! [`Ingest`](crate::Ingest), which cuts, names and digests them as it does any others: what the store says about
-//! a blob never rests on what a client said.
+//! [`Ingest`](crate::Ingest), which cuts and names what was sent as it does any other bytes, and digests the whole:
+//! what the store says about a blob never rests on what a client said.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::index::Stored;
+use crate::list::ChunkList;
 use crate::manifest::ChunkRef;
 use crate::pack::TEMPORARY;
 use crate::reader::{Piece, PieceError, Place, Suspect};
 use crate::store::Shared;
-use crate::{BlobId, ChunkId, Digest, Error, MAX_CHUNK_BYTES, Mismatch};
+use crate::{BlobId, ChunkId, Digest, Error, Input, MAX_CHUNK_BYTES, Mismatch};
 
 /// The most chunks in one list: 16 GiB in chunks of the least length.
 pub const MAX_LISTED_CHUNKS: u64 = 1 << 20;
@@ -31,6 +31,9 @@ const AHEAD_BYTES: u64 = 1024 * 1024;
 
 /// How many chunks are read ahead at once, however small they are.
 const AHEAD_CHUNKS: usize = 64;
+
+/// How many such runs are read at a time: decompressing is work for more than one core.
+const READS: usize = 2;
 
 /// How many lines of the list are read back at once.
 const PAGE: u64 = 4096;
@@ -42,20 +45,34 @@ const LINE_BYTES: usize = 37;
 const WRITING: &str = "writing a list of chunks in";
 const READING: &str = "reading a list of chunks in";
 
-/// One chunk of the list.
+/// An entry of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// The store has it, and this namespace holds it.
+    /// A chunk that the store has, and this namespace holds.
     Held(ChunkRef),
-    /// It will be sent.
+    /// A chunk that will be sent.
     Sent(ChunkRef),
+    /// Chunks that follow one another in the list of the blob that this one [leans on](Assembly::lean_on), and are held.
+    Run {
+        /// How many chunks of that list come before the first.
+        first: u64,
+        /// How many they are.
+        chunks: u64,
+    },
+}
+
+/// A line of the list, as it is kept.
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    chunk: ChunkRef,
+    is_held: bool,
 }
 
 /// What comes next of the blob.
 #[derive(Debug)]
 pub enum Supply {
-    /// Bytes that the store had, never none.
-    Held(Bytes),
+    /// A chunk that the store had.
+    Held(Input),
     /// A chunk that has to be sent. [`ChunkRef::verify`] tells whether what was sent is it.
     Wanted(ChunkRef),
     /// The end.
@@ -69,17 +86,34 @@ pub struct Assembly {
     namespace: String,
     holder: BlobId,
     leased: bool,
+    base: Option<Base>,
     /// The list, in a file without a name: a long one costs no memory, and goes with the process.
     list: Arc<File>,
     listed: u64,
     bytes: u64,
+    digest: blake3::Hasher,
     /// How many lines were read back.
     taken: u64,
-    page: VecDeque<Named>,
-    reading: Option<JoinHandle<Result<VecDeque<Bytes>, PieceError>>>,
-    /// The packs that are being read.
+    page: VecDeque<Listed>,
+    reading: VecDeque<Reading>,
+    ready: VecDeque<Input>,
+}
+
+/// A run that is being read.
+#[derive(Debug)]
+struct Reading {
+    /// The packs that it is in.
     packs: Vec<Stored>,
-    ready: VecDeque<Bytes>,
+    task: JoinHandle<Result<VecDeque<Input>, PieceError>>,
+}
+
+/// The blob that runs are from.
+#[derive(Debug)]
+struct Base {
+    list: ChunkList,
+    /// What was read of its list and not taken, and how many chunks come before that.
+    page: VecDeque<ChunkRef>,
+    next: u64,
 }
 
 impl ChunkRef {
@@ -118,37 +152,97 @@ impl Assembly {
             namespace,
             holder: BlobId::new(),
             leased: false,
+            base: None,
             list: Arc::new(list),
             listed: 0,
             bytes: 0,
+            digest: blake3::Hasher::new(),
             taken: 0,
             page: VecDeque::new(),
-            reading: None,
-            packs: Vec::new(),
+            reading: VecDeque::new(),
             ready: VecDeque::new(),
         })
     }
 
-    /// Appends chunks to the list.
+    /// Says which blob of the namespace the [runs](Named::Run) are from: the newest complete one with this BLAKE3.
     ///
     /// # Errors
     ///
-    /// [`Error::NotHeld`] if the namespace does not hold one that the list says is held, or in another length, or
-    /// it can no longer be read; [`Error::List`] for a chunk without bytes or a longer one than there are, and for
-    /// a list that is too long.
-    pub async fn name(&mut self, chunks: &[Named]) -> Result<(), Error> {
-        if self.listed + chunks.len() as u64 > MAX_LISTED_CHUNKS {
+    /// [`Error::NotHeld`] if the namespace has none, whatever others have.
+    pub async fn lean_on(&mut self, blake3: &Digest) -> Result<(), Error> {
+        let found = self.shared.index.blob_of(&self.namespace, blake3).await?;
+        let (blob, chunker) = found.ok_or(Error::NotHeld)?;
+        self.base = Some(Base {
+            list: ChunkList::new(Arc::clone(&self.shared), blob, chunker),
+            page: VecDeque::new(),
+            next: 0,
+        });
+        Ok(())
+    }
+
+    /// Appends to the list.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotHeld`] if the namespace does not hold a chunk that the list says is held, or in another length, or
+    /// it can no longer be read, and for a run that is not in the other blob's list; [`Error::List`] for a chunk
+    /// without bytes or a longer one than there are, for a run that goes back, and for a list that is too long.
+    pub async fn name(&mut self, entries: &[Named]) -> Result<(), Error> {
+        let mut page = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match *entry {
+                Named::Held(chunk) => page.push(Listed {
+                    chunk,
+                    is_held: true,
+                }),
+                Named::Sent(chunk) => page.push(Listed {
+                    chunk,
+                    is_held: false,
+                }),
+                Named::Run { first, chunks } => {
+                    self.append(std::mem::take(&mut page)).await?;
+                    self.append_run(first, chunks).await?;
+                }
+            }
+        }
+        self.append(page).await
+    }
+
+    /// Appends chunks of the other blob's list.
+    async fn append_run(&mut self, first: u64, chunks: u64) -> Result<(), Error> {
+        // Before anything is read: a run may claim to be of any length.
+        self.check_length(chunks)?;
+        let mut left = chunks;
+        while left > 0 {
+            let base = self.base.as_mut().ok_or_else(|| Error::List {
+                detail: "it has a run, and does not say of which package".to_owned(),
+            })?;
+            let run = base.take(first + (chunks - left), left).await?;
+            left -= run.len() as u64;
+            let held = |chunk| Listed {
+                chunk,
+                is_held: true,
+            };
+            self.append(run.into_iter().map(held).collect()).await?;
+        }
+        Ok(())
+    }
+
+    fn check_length(&self, more: u64) -> Result<(), Error> {
+        if more > MAX_LISTED_CHUNKS - self.listed {
             return Err(Error::List {
                 detail: format!("it names more than {MAX_LISTED_CHUNKS} chunks"),
             });
         }
+        Ok(())
+    }
+
+    /// Appends chunks to the list.
+    async fn append(&mut self, page: Vec<Listed>) -> Result<(), Error> {
+        self.check_length(page.len() as u64)?;
         let mut held = Vec::new();
-        let mut lines = Vec::with_capacity(chunks.len() * LINE_BYTES);
-        for chunk in chunks {
-            let (chunk, is_held) = match chunk {
-                Named::Held(chunk) => (chunk, true),
-                Named::Sent(chunk) => (chunk, false),
-            };
+        let mut lines = Vec::with_capacity(page.len() * LINE_BYTES);
+        for Listed { chunk, is_held } in &page {
             if chunk.bytes == 0 || chunk.bytes as usize > MAX_CHUNK_BYTES {
                 return Err(Error::List {
                     detail: format!(
@@ -157,13 +251,15 @@ impl Assembly {
                     ),
                 });
             }
-            if is_held {
+            if *is_held {
                 held.push(*chunk);
             }
             self.bytes += u64::from(chunk.bytes);
+            self.digest.update(&chunk.bytes.to_le_bytes());
+            self.digest.update(chunk.id.as_bytes());
             lines.extend_from_slice(chunk.id.as_bytes());
             lines.extend_from_slice(&chunk.bytes.to_le_bytes());
-            lines.push(u8::from(is_held));
+            lines.push(u8::from(*is_held));
         }
         if !held.is_empty() {
             // Said before the leases are taken: whatever happens while they are, they are let go.
@@ -182,7 +278,7 @@ impl Assembly {
                 .map_err(|source| Error::io(WRITING, shared.packs_directory(), source))
         })
         .await?;
-        self.listed += chunks.len() as u64;
+        self.listed += page.len() as u64;
         Ok(())
     }
 
@@ -190,6 +286,13 @@ impl Assembly {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// BLAKE3 of the list: of each chunk in order, its length in four bytes, little-endian, and its BLAKE3. Whoever sent
+    /// the list tells by it that what was understood is what was meant.
+    #[must_use]
+    pub fn list_digest(&self) -> Digest {
+        Digest::from(*self.digest.finalize().as_bytes())
     }
 
     /// What comes next, once everything was named. A chunk that is [`Supply::Wanted`] is asked for once.
@@ -203,24 +306,17 @@ impl Assembly {
             if let Some(bytes) = self.ready.pop_front() {
                 return Ok(Supply::Held(bytes));
             }
-            if self.reading.is_some() {
-                self.collect().await?;
-                // The next run is read while this one is used.
-                self.start().await?;
+            // The next runs are read while this one is used.
+            while self.reading.len() < READS && self.start().await? {}
+            if let Some(reading) = self.reading.pop_front() {
+                self.ready = self.collect(reading).await?;
                 continue;
             }
-            if self.page.is_empty() {
-                self.turn_page().await?;
-            }
-            match self.page.front() {
-                None => return Ok(Supply::End),
-                Some(Named::Sent(chunk)) => {
-                    let chunk = *chunk;
-                    self.page.pop_front();
-                    return Ok(Supply::Wanted(chunk));
-                }
-                Some(Named::Held(_)) => self.start().await?,
-            }
+            // What comes next is not held.
+            return Ok(match self.page.pop_front() {
+                None => Supply::End,
+                Some(listed) => Supply::Wanted(listed.chunk),
+            });
         }
     }
 
@@ -248,37 +344,34 @@ impl Assembly {
             let (id, rest) = line.split_at(32);
             let id: [u8; 32] = id.try_into().expect("the first 32 bytes of 37");
             let bytes: [u8; 4] = rest[..4].try_into().expect("four of the last five");
-            let chunk = ChunkRef {
-                id: ChunkId::from(id),
-                bytes: u32::from_le_bytes(bytes),
-            };
-            if rest[4] == 1 {
-                Named::Held(chunk)
-            } else {
-                Named::Sent(chunk)
+            Listed {
+                chunk: ChunkRef {
+                    id: ChunkId::from(id),
+                    bytes: u32::from_le_bytes(bytes),
+                },
+                is_held: rest[4] == 1,
             }
         }));
         self.taken += count;
         Ok(())
     }
 
-    /// Reads the run of held chunks that comes next, if one does, in the background.
-    async fn start(&mut self) -> Result<(), Error> {
+    /// Reads the run of held chunks that comes next in the background, and says whether one does.
+    async fn start(&mut self) -> Result<bool, Error> {
         if self.page.is_empty() {
             self.turn_page().await?;
         }
         let mut run = Vec::new();
         let mut ahead = 0;
-        while let Some(Named::Held(chunk)) = self.page.front() {
-            ahead += u64::from(chunk.bytes);
-            run.push(*chunk);
-            self.page.pop_front();
+        while let Some(listed) = self.page.pop_front_if(|listed| listed.is_held) {
+            ahead += u64::from(listed.chunk.bytes);
+            run.push(listed.chunk);
             if ahead >= AHEAD_BYTES || run.len() == AHEAD_CHUNKS {
                 break;
             }
         }
         if run.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let ids: Vec<ChunkId> = run.iter().map(|chunk| chunk.id).collect();
         let found = self.shared.index.lookup(&ids).await?;
@@ -295,26 +388,25 @@ impl Assembly {
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        self.packs = found.into_values().collect();
         let shared = Arc::clone(&self.shared);
-        self.reading = Some(tokio::task::spawn_blocking(move || {
-            shared.packs.read(&pieces)
-        }));
-        Ok(())
+        let task = tokio::task::spawn_blocking(move || {
+            let read = shared.packs.read(&pieces)?;
+            let chunks = pieces.iter().zip(read);
+            Ok(chunks
+                .map(|(piece, bytes)| Input::verified(piece.id, bytes))
+                .collect())
+        });
+        self.reading.push_back(Reading {
+            packs: found.into_values().collect(),
+            task,
+        });
+        Ok(true)
     }
 
     /// Waits for what is being read in the background.
-    async fn collect(&mut self) -> Result<(), Error> {
-        let Some(reading) = &mut self.reading else {
-            return Ok(());
-        };
-        let read = reading.await;
-        self.reading = None;
-        match read {
-            Ok(Ok(bytes)) => {
-                self.ready = bytes;
-                Ok(())
-            }
+    async fn collect(&self, reading: Reading) -> Result<VecDeque<Input>, Error> {
+        match reading.task.await {
+            Ok(Ok(chunks)) => Ok(chunks),
             Ok(Err(PieceError::Failed(error))) => Err(error),
             Ok(Err(PieceError::Wrong { suspect, error })) => {
                 self.shared.quarantine(suspect, &error).await;
@@ -322,7 +414,7 @@ impl Assembly {
             }
             // It is leased, so no collector has taken it away.
             Ok(Err(PieceError::Gone { name, error })) => {
-                if let Some(stored) = self.packs.iter().find(|stored| stored.name == name) {
+                if let Some(stored) = reading.packs.iter().find(|stored| stored.name == name) {
                     let suspect = Suspect::Pack { pack: stored.pack };
                     self.shared.quarantine(suspect, &error).await;
                 }
@@ -330,6 +422,36 @@ impl Assembly {
             }
             Err(_) => Err(Error::Defect { part: "assembly" }),
         }
+    }
+}
+
+impl Base {
+    /// Chunks of the list from this one on: as many as are at hand, at least one, and at most `most`.
+    async fn take(&mut self, first: u64, most: u64) -> Result<Vec<ChunkRef>, Error> {
+        if first < self.next {
+            return Err(Error::List {
+                detail: "its runs go back in the other package's list".to_owned(),
+            });
+        }
+        while self.next + self.page.len() as u64 <= first {
+            self.next += self.page.len() as u64;
+            let part = match self.list.next().await {
+                // A list that is not whole is as good as one that is not held: what it stands for can be sent.
+                Err(Error::Corrupt { .. } | Error::NotFound { .. }) | Ok(None) => {
+                    return Err(Error::NotHeld);
+                }
+                Ok(Some(part)) => part,
+                Err(error) => return Err(error),
+            };
+            self.page = part.into();
+        }
+        let passed = usize::try_from(first - self.next).expect("less than a page");
+        let count = usize::try_from(most)
+            .unwrap_or(usize::MAX)
+            .min(self.page.len() - passed);
+        self.page.drain(..passed);
+        self.next = first + count as u64;
+        Ok(self.page.drain(..count).collect())
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use fastcdc::v2020::{self, Normalization};
 use serde::{Deserialize, Serialize};
 
-/// No chunk but the last of a blob is shorter.
+/// No chunk but the last of a blob is shorter, or one that is followed by a chunk which the store had.
 pub const MIN_CHUNK_BYTES: usize = 16 * 1024;
 /// What the cutter aims at: small enough that an edit costs little, large enough that a 4 GiB blob has
 /// 65,000 chunks and not a million.

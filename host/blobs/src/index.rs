@@ -21,8 +21,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection, Row};
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
+};
+use sqlx::{Connection, Row, Sqlite};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
@@ -31,7 +34,7 @@ use crate::manifest::{BlobRecord, EncodedPart, Part};
 use crate::pack::{Entry, Extent, Kind};
 use crate::reader::Suspect;
 use crate::upload::UploadProgress;
-use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Error};
+use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Digest, Error};
 
 use change::Writer;
 
@@ -396,16 +399,36 @@ impl Index {
         &self,
         id: BlobId,
     ) -> Result<Option<(BlobInfo, ChunkerParams)>, Error> {
-        let failed = self.failed("reading a blob");
-        let mut reader = self.reader().await;
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT id, namespace, bytes, stored_bytes, chunks, blake3, sha256, created_at, chunker \
              FROM blob WHERE id = ?",
-        )
-        .bind(&id.as_bytes()[..])
-        .fetch_optional(&mut *reader)
-        .await
-        .map_err(&failed)?;
+        );
+        self.one_blob(query.bind(&id.as_bytes()[..])).await
+    }
+
+    /// The namespace's newest complete blob with this BLAKE3, and what cut it.
+    pub(crate) async fn blob_of(
+        &self,
+        namespace: &str,
+        blake3: &Digest,
+    ) -> Result<Option<(BlobInfo, ChunkerParams)>, Error> {
+        let query = sqlx::query(
+            "SELECT id, namespace, bytes, stored_bytes, chunks, blake3, sha256, created_at, chunker \
+             FROM blob WHERE namespace = ? AND blake3 = ? ORDER BY id DESC LIMIT 1",
+        );
+        let query = query.bind(namespace).bind(&blake3.as_bytes()[..]);
+        self.one_blob(query).await
+    }
+
+    async fn one_blob(
+        &self,
+        query: Query<'_, Sqlite, SqliteArguments>,
+    ) -> Result<Option<(BlobInfo, ChunkerParams)>, Error> {
+        let failed = self.failed("reading a blob");
+        let row = query
+            .fetch_optional(&mut *self.reader().await)
+            .await
+            .map_err(&failed)?;
         row.map(|row| Ok((rows::blob(&row)?, rows::chunker(&row, 8)?)))
             .transpose()
             .map_err(&failed)

@@ -7,7 +7,7 @@
 //!                         \--> digester --/
 //! ```
 //!
-//! - the *cutter* finds the chunks and names them (`FastCDC`, BLAKE3);
+//! - the *cutter* finds the chunks and names them (`FastCDC`, BLAKE3), but for those that the store has read itself;
 //! - the *digester* hashes the whole blob (BLAKE3, and SHA-256 if somebody wants to compare it);
 //! - the *packer* asks the index which chunks it has, compresses the others and appends them to a pack;
 //! - a full pack is sealed on a thread that lives only for it, while the next one is filled: synced, named,
@@ -22,17 +22,18 @@
 
 mod cutter;
 mod flow;
+mod input;
 mod packer;
 
 use std::sync::Arc;
 use std::thread;
 
-use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
 pub(crate) use cutter::Hashers;
 pub(crate) use flow::{Flow, Step};
+pub use input::Input;
 
 use crate::quota::Charge;
 use crate::store::Shared;
@@ -183,9 +184,10 @@ impl Ingest {
     ///
     /// Whatever ended the upload: [`Error::QuotaExceeded`], [`Error::FloorReached`], [`Error::StorageFull`],
     /// [`Error::Io`], [`Error::Index`].
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+    pub async fn write(&mut self, input: impl Into<Input>) -> Result<(), Error> {
+        let input = input.into();
         // Before they are taken, so that a quota is never exceeded.
-        let end = self.received() + bytes.len() as u64;
+        let end = self.received() + input.len() as u64;
         let charged = self
             .charge
             .as_ref()
@@ -194,7 +196,11 @@ impl Ingest {
             self.flow.fail(error.clone());
             return Err(error);
         }
-        self.flow.write(bytes).await
+        let (bytes, chunk) = input.into_parts();
+        match chunk {
+            None => self.flow.write(bytes).await,
+            Some(chunk) => self.flow.write_chunk(chunk, bytes).await,
+        }
     }
 
     /// Reads the blob from its first byte while it is being written. Any number of readers may follow, from

@@ -64,6 +64,7 @@ mod disk;
 mod error;
 mod index;
 mod ingest;
+mod list;
 mod manifest;
 pub mod pack;
 mod quota;
@@ -86,7 +87,8 @@ pub use digest::{ChunkId, Digest, ParseDigestError};
 pub use error::{Error, Mismatch};
 #[doc(hidden)]
 pub use index::IndexProbe;
-pub use ingest::Ingest;
+pub use ingest::{Ingest, Input};
+pub use list::ChunkList;
 pub use manifest::{ChunkRef, Manifest};
 pub use reader::Reader;
 pub use reindex::ReindexReport;

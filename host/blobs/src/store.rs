@@ -16,7 +16,8 @@ use uuid::Uuid;
 use crate::disk::{Disk, RealDisk};
 use crate::index::Index;
 use crate::ingest::Digests;
-use crate::manifest::{ChunkRef, Manifest};
+use crate::list::ChunkList;
+use crate::manifest::Manifest;
 use crate::pack;
 use crate::quota::{Charge, Usage};
 use crate::reader::{PackFiles, Suspect};
@@ -280,27 +281,27 @@ impl Store {
     pub async fn manifest(&self, id: BlobId) -> Result<Manifest, Error> {
         let found = self.shared.index.blob(id).await?;
         let (blob, chunker) = found.ok_or(Error::NotFound { id })?;
-        let mut chunks: Vec<ChunkRef> = Vec::new();
-        let mut position = 0;
-        while position < blob.bytes {
-            let part = self.shared.index.part(id, position).await?;
-            let whole = part.filter(|part| {
-                part.first_byte == position && part.first_chunk == chunks.len() as u64
-            });
-            let Some(part) = whole else {
-                return Err(self.shared.missing_part(id, position).await);
-            };
-            position += part.bytes();
-            chunks.extend(part.chunks);
-        }
-        if position != blob.bytes || chunks.len() as u64 != blob.chunks {
-            return Err(self.shared.missing_part(id, position).await);
+        let mut list = ChunkList::new(Arc::clone(&self.shared), blob.clone(), chunker.clone());
+        let mut chunks = Vec::new();
+        while let Some(mut part) = list.next().await? {
+            chunks.append(&mut part);
         }
         Ok(Manifest {
             blob,
             chunker,
             chunks,
         })
+    }
+
+    /// The chunk list of the namespace's newest complete blob with this BLAKE3, to be read a part at a time; `None` if
+    /// it has none. What other namespaces have is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the index cannot be read.
+    pub async fn list(&self, namespace: &str, blake3: &Digest) -> Result<Option<ChunkList>, Error> {
+        let found = self.shared.index.blob_of(namespace, blake3).await?;
+        Ok(found.map(|(blob, chunker)| ChunkList::new(Arc::clone(&self.shared), blob, chunker)))
     }
 
     /// What is known about a complete blob; `None` if there is none of this id.

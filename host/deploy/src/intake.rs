@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use cofferdam_blobs::{BlobInfo, Ingest};
+use cofferdam_blobs::{BlobInfo, Ingest, Input};
 use cofferdam_ledger::Durability;
 
 use crate::audit::Origin;
@@ -106,7 +105,8 @@ impl Intake {
     ///
     /// [`Error::Failed`] with the final record when the deployment has ended meanwhile: nobody wants the
     /// rest. Otherwise when the bytes cannot be stored, which ends the deployment too.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+    pub async fn write(&mut self, bytes: impl Into<Input>) -> Result<(), Error> {
+        let bytes = bytes.into();
         let Some(ingest) = &mut self.ingest else {
             return Err(self.over().await);
         };

@@ -111,8 +111,8 @@ pub use audit::{Act, AuditEntry, AuditQuery, Origin};
 pub use catalog::{Admission, PluginView, ShippedPlugin};
 pub use check::{Check, ServiceCheck, StepCheck};
 pub use cofferdam_blobs::{
-    Assembly, ChunkId, ChunkRef, Chunker, ChunkerParams, Error as BlobError, MAX_LISTED_CHUNKS,
-    Named, Supply,
+    Assembly, ChunkId, ChunkList, ChunkRef, Chunker, ChunkerParams, Digest as BlobDigest,
+    Error as BlobError, Input, MAX_LISTED_CHUNKS, Named, Supply,
 };
 pub use cofferdam_sandbox::worker::{Isolation, WorkerOptions};
 pub use cofferdam_sandbox::{HttpService, Phase, ServiceError};

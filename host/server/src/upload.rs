@@ -24,7 +24,9 @@ mod parameters;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use cofferdam_deploy::{BlobError, Head, Host, PackageReader, ProjectName, Refusal, UploadId};
+use cofferdam_deploy::{
+    BlobDigest, BlobError, Head, Host, Input, PackageReader, ProjectName, Refusal, UploadId,
+};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 
@@ -80,6 +82,11 @@ pub(crate) enum UploadError {
     Chunks(#[from] ChunksError),
     #[error("the package's list of chunks is not valid: {0}")]
     List(String),
+    #[error("the package's list of chunks should have the BLAKE3 {expected} and has {found}")]
+    ListDigest {
+        expected: BlobDigest,
+        found: BlobDigest,
+    },
     #[error("the package was cut by another chunker: ask for this server's, and cut it again")]
     Chunker,
     #[error(transparent)]
@@ -101,7 +108,9 @@ impl UploadError {
             Self::Host(cofferdam_deploy::Error::ChunksMissing) | Self::Chunker => {
                 Refusal::ChunksMissing
             }
-            Self::Host(cofferdam_deploy::Error::ChunkMismatch { .. }) => Refusal::ChunkMismatch,
+            Self::Host(cofferdam_deploy::Error::ChunkMismatch { .. }) | Self::ListDigest { .. } => {
+                Refusal::ChunkMismatch
+            }
             // What the host's own disk does to a package is not its sender's fault.
             Self::Host(_) => Refusal::Interrupted,
             Self::Chunks(_) | Self::List(_) => Refusal::Invalid,
@@ -125,7 +134,7 @@ pub(crate) struct Arrival {
     /// The upload that is to be deployed, instead of bytes that follow.
     pub(crate) upload: Option<UploadId>,
     declared: Option<String>,
-    first: Option<Bytes>,
+    first: Option<Input>,
     content: Content,
     received: u64,
     limit: u64,
@@ -282,12 +291,12 @@ impl Arrival {
     }
 
     /// The next bytes of the package, never none; nothing when it is complete and nothing follows it.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, UploadError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Input>, UploadError> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
         let bytes = match &mut self.content {
-            Content::Sent(source) => source.next().await?,
+            Content::Sent(source) => source.next().await?.map(Input::from),
             Content::Assembled(assembled) => assembled.next().await?,
             Content::Nothing => None,
         };
@@ -299,21 +308,21 @@ impl Arrival {
     }
 
     /// As many bytes as it takes to tell what the package is, or all when there are fewer.
-    async fn first_bytes(&mut self) -> Result<Bytes, UploadError> {
+    async fn first_bytes(&mut self) -> Result<Input, UploadError> {
         let Some(first) = self.next().await? else {
             return Err(UploadError::Empty);
         };
         if first.len() >= SNIFFED_BYTES {
             return Ok(first);
         }
-        let mut first = BytesMut::from(first);
+        let mut first = BytesMut::from(&first[..]);
         while first.len() < SNIFFED_BYTES {
             let Some(more) = self.next().await? else {
                 break;
             };
             first.extend_from_slice(&more);
         }
-        Ok(first.freeze())
+        Ok(first.freeze().into())
     }
 }
 

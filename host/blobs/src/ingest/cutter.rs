@@ -7,15 +7,15 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::flow::Flow;
+use super::flow::{Block, Flow};
 use crate::chunker::Chunker;
 use crate::{ChunkId, ChunkerParams, Digest, Error};
 
 /// Chunks go from stage to stage in batches of about this size: one query to the index for each.
-const BATCH_BYTES: usize = 512 * 1024;
+const BATCH_BYTES: usize = 1024 * 1024;
 
 /// How many batches may wait before a stage. The window bounds the bytes; this bounds the digester's lag.
-const BATCHES: usize = 4;
+const BATCHES: usize = 2;
 
 /// A chunk and its name.
 #[derive(Clone, Debug)]
@@ -92,46 +92,76 @@ pub(super) fn cut(
 ) -> Result<(), Error> {
     let mut chunker =
         Chunker::new(&ChunkerParams::default()).ok_or(Error::Defect { part: "chunker" })?;
-    let mut batch = Batch::new();
-    let mut batch_bytes = 0;
+    let mut batches = Batches {
+        batch: Batch::new(),
+        bytes: 0,
+        flow,
+        packer,
+        digester,
+    };
     let mut last = false;
     while !last {
-        match flow.take_block()? {
-            Some(block) => chunker.push(&block),
-            None => last = true,
-        }
-        let suspended = last && flow.is_suspending();
-        while let Some(data) = chunker.next(last && !suspended) {
-            batch_bytes += data.len();
-            batch.push(Chunk {
-                id: Digest::blake3(&data),
-                data,
-            });
-            if batch_bytes >= BATCH_BYTES {
-                batch_bytes = 0;
-                send(flow, std::mem::take(&mut batch), packer, digester)?;
+        let block = flow.take_block()?;
+        last = block.is_none();
+        let chunk = match block {
+            Some(block) if block.chunk.is_some() => Some(block),
+            Some(block) => {
+                chunker.push(&block.bytes);
+                None
             }
+            None => None,
+        };
+        let suspended = last && flow.is_suspending();
+        // A chunk that is one already ends whatever was cut before it.
+        let ends = chunk.is_some() || (last && !suspended);
+        while let Some(data) = chunker.next(ends) {
+            let id = Digest::blake3(&data);
+            batches.push(Chunk { id, data })?;
+        }
+        if let Some(Block {
+            bytes: data,
+            chunk: Some(id),
+        }) = chunk
+        {
+            batches.push(Chunk { id, data })?;
         }
     }
     // Nobody listens if the packer has failed, which it tells by itself.
     let _ = tell_rest.send(Bytes::copy_from_slice(chunker.rest()));
-    send(flow, batch, packer, digester)
+    batches.send()
 }
 
-fn send(
-    flow: &Flow,
+/// Chunks on their way to the next stages.
+struct Batches<'a> {
     batch: Batch,
-    packer: &SyncSender<Batch>,
-    digester: &SyncSender<Batch>,
-) -> Result<(), Error> {
-    // A stage hangs up only after an error, and says which before or soon after.
-    let gone = || {
-        flow.failure().unwrap_or(Error::Interrupted {
-            reason: "the pipeline stopped".to_owned(),
-        })
-    };
-    digester.send(batch.clone()).map_err(|_| gone())?;
-    packer.send(batch).map_err(|_| gone())
+    bytes: usize,
+    flow: &'a Flow,
+    packer: &'a SyncSender<Batch>,
+    digester: &'a SyncSender<Batch>,
+}
+
+impl Batches<'_> {
+    fn push(&mut self, chunk: Chunk) -> Result<(), Error> {
+        self.bytes += chunk.data.len();
+        self.batch.push(chunk);
+        if self.bytes >= BATCH_BYTES {
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Error> {
+        // A stage hangs up only after an error, and says which before or soon after.
+        let gone = || {
+            self.flow.failure().unwrap_or(Error::Interrupted {
+                reason: "the pipeline stopped".to_owned(),
+            })
+        };
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        self.digester.send(batch.clone()).map_err(|_| gone())?;
+        self.packer.send(batch).map_err(|_| gone())
+    }
 }
 
 /// Hashes the whole blob, and tells when the stream has ended. (It ends early when the upload fails; then

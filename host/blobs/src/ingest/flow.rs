@@ -59,6 +59,14 @@ pub(crate) enum Step {
     Failed(Error),
 }
 
+/// Bytes on their way to the pipeline.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    pub(super) bytes: Bytes,
+    /// Whether they are a chunk, and which.
+    pub(super) chunk: Option<ChunkId>,
+}
+
 #[derive(Debug)]
 enum Phase {
     /// The writer writes.
@@ -92,7 +100,7 @@ struct State {
     appended: u64,
     committed: u64,
     /// Whole blocks of the window, and where the first one begins.
-    window: VecDeque<Bytes>,
+    window: VecDeque<Block>,
     window_start: u64,
     /// How many of them, counted from the back, the pipeline has not taken.
     untaken: usize,
@@ -145,6 +153,22 @@ impl Flow {
         }
         // An empty write, too, learns that the upload has failed.
         self.failure().map_or(Ok(()), Err)
+    }
+
+    /// Takes a chunk from the writer; waits while there is no room for all of it.
+    pub(super) async fn write_chunk(&self, chunk: ChunkId, bytes: Bytes) -> Result<(), Error> {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.state().accept_chunk(chunk, &bytes)? {
+                break;
+            }
+            room.await;
+        }
+        self.block.notify_one();
+        self.news.notify_waiters();
+        Ok(())
     }
 
     /// Takes the writer's word that it was all.
@@ -202,7 +226,7 @@ impl Flow {
     }
 
     /// The next block for the pipeline, `None` after the last. Blocks.
-    pub(super) fn take_block(&self) -> Result<Option<Bytes>, Error> {
+    pub(super) fn take_block(&self) -> Result<Option<Block>, Error> {
         let mut state = self.state();
         loop {
             if let Phase::Failed(error) = &state.phase {
@@ -234,7 +258,7 @@ impl Flow {
             state.recent.push_back(chunk);
         }
         while let Some(first) = state.window.front() {
-            let end = state.window_start + first.len() as u64;
+            let end = state.window_start + first.bytes.len() as u64;
             if end > state.appended {
                 break;
             }
@@ -298,7 +322,7 @@ impl State {
         if let Phase::Failed(error) = &self.phase {
             return Err(error.clone());
         }
-        let room = WINDOW_BYTES.saturating_sub(self.received - self.appended);
+        let room = self.room();
         let taken = bytes
             .len()
             .min(BLOCK_BYTES - self.filling.len())
@@ -318,10 +342,35 @@ impl State {
         Ok(taken)
     }
 
+    /// Takes these bytes, which are a chunk, if there is room for them.
+    fn accept_chunk(&mut self, chunk: ChunkId, bytes: &Bytes) -> Result<bool, Error> {
+        if let Phase::Failed(error) = &self.phase {
+            return Err(error.clone());
+        }
+        if bytes.len() as u64 > self.room() {
+            return Ok(false);
+        }
+        self.seal_block();
+        self.received += bytes.len() as u64;
+        self.window.push_back(Block {
+            bytes: bytes.clone(),
+            chunk: Some(chunk),
+        });
+        self.untaken += 1;
+        Ok(true)
+    }
+
+    /// For how many bytes the window has room.
+    fn room(&self) -> u64 {
+        WINDOW_BYTES.saturating_sub(self.received - self.appended)
+    }
+
     fn seal_block(&mut self) {
         if !self.filling.is_empty() {
-            self.window
-                .push_back(std::mem::take(&mut self.filling).freeze());
+            self.window.push_back(Block {
+                bytes: std::mem::take(&mut self.filling).freeze(),
+                chunk: None,
+            });
             self.untaken += 1;
         }
     }
@@ -350,10 +399,10 @@ impl State {
         let mut skip =
             usize::try_from(position - self.window_start).expect("the window is a few MiB long");
         for block in &self.window {
-            if skip < block.len() {
-                return block.slice(skip..);
+            if skip < block.bytes.len() {
+                return block.bytes.slice(skip..);
             }
-            skip -= block.len();
+            skip -= block.bytes.len();
         }
         Bytes::copy_from_slice(&self.filling[skip..])
     }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use sqlx::{Connection, SqliteConnection};
 
+use bytes::Bytes;
+
 use super::*;
 use crate::manifest::{BlobRecord, Part};
 use crate::pack::{Kind, Pack};

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cofferdam_blobs::{
-    Assembly, BlobInfo, ChunkId, ChunkRef, Digest, Error, MAX_CHUNK_BYTES, Named, Store, Supply,
+    Assembly, BlobInfo, ChunkId, ChunkRef, Digest, Error, Input, MAX_CHUNK_BYTES, Named, Store,
+    Supply,
 };
 
 use crate::testing::noise;
@@ -46,12 +47,12 @@ async fn assemble(blobs: &Store, namespace: &str, data: &[u8], chunks: &[ChunkRe
     let follower = tokio::spawn(read(ingest.follow()));
     let mut at = 0;
     loop {
-        let bytes = match assembly.next().await.unwrap() {
-            Supply::Held(bytes) => bytes,
+        let bytes: Input = match assembly.next().await.unwrap() {
+            Supply::Held(chunk) => chunk,
             Supply::Wanted(chunk) => {
                 let bytes = &data[at..at + chunk.bytes as usize];
                 chunk.verify(bytes).unwrap();
-                Bytes::copy_from_slice(bytes)
+                Bytes::copy_from_slice(bytes).into()
             }
             Supply::End => break,
         };
@@ -162,6 +163,50 @@ async fn a_claim_on_what_others_hold_is_refused_in_the_words_for_what_nobody_has
     assert!(matches!(error, Error::ChunkMismatch(_)), "{error}");
     assert!(error.to_string().contains(&wanted.id.to_string()));
     assert!(matches!(assembly.next().await.unwrap(), Supply::End));
+}
+
+#[tokio::test]
+async fn runs_are_of_the_namespaces_own_blob_and_go_forward_through_parts() {
+    let directory = tempfile::tempdir().unwrap();
+    // Each pack has a part of the manifest.
+    let blobs = open_with_small_packs(directory.path()).await;
+    let old = noise(1, 9_000_000);
+    let base = store(&blobs, "blog", &old).await;
+    let list = chunks(&blobs, &base).await;
+    assert!(list.len() > 90 && packs(directory.path(), "pack").len() > 4);
+    let others = store(&blobs, "shop", &noise(2, 100_000)).await;
+
+    let mut assembly = blobs.assemble("blog").await.unwrap();
+    for digest in [others.blake3, Digest::blake3(b"nobody's")] {
+        let error = assembly.lean_on(&digest).await.unwrap_err();
+        assert!(matches!(error, Error::NotHeld), "{error}");
+    }
+    let run = |first: usize, chunks: usize| Named::Run {
+        first: first as u64,
+        chunks: chunks as u64,
+    };
+    let error = assembly.name(&[run(0, 1)]).await.unwrap_err();
+    assert!(matches!(error, Error::List { .. }), "{error}");
+    assembly.lean_on(&base.blake3).await.unwrap();
+    let fresh = ChunkRef {
+        id: Digest::blake3(b"fresh"),
+        bytes: 5,
+    };
+    let last = list.len() - 1;
+    let named = [run(2, 60), Named::Sent(fresh), run(70, 1), run(last, 1)];
+    assembly.name(&named).await.unwrap();
+    let meant: Vec<ChunkRef> = [&list[2..62], &[fresh], &list[70..71], &list[last..]].concat();
+    let bytes: u64 = meant.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+    assert_eq!(assembly.bytes(), bytes);
+    let lines: Vec<u8> = meant
+        .iter()
+        .flat_map(|chunk| [&chunk.bytes.to_le_bytes()[..], chunk.id.as_bytes()].concat())
+        .collect();
+    assert_eq!(assembly.list_digest(), Digest::blake3(&lines));
+    let error = assembly.name(&[run(last, 1)]).await.unwrap_err();
+    assert!(matches!(error, Error::List { .. }), "it went back: {error}");
+    let error = assembly.name(&[run(last + 1, 1)]).await.unwrap_err();
+    assert!(matches!(error, Error::NotHeld), "it went beyond: {error}");
 }
 
 #[tokio::test]

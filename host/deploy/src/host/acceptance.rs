@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cofferdam_blobs::Ingest;
 use cofferdam_ledger::{Change, Durability, Kind, NewDeployment};
 use serde_json::json;
@@ -60,7 +59,7 @@ impl Repeat {
     }
 
     /// Takes the next bytes of the package.
-    pub fn write(&mut self, bytes: &Bytes) {
+    pub fn write(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
     }
 

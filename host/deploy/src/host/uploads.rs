@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use cofferdam_blobs::{Assembly, ChunkId, ChunkerParams, Digest};
+use cofferdam_blobs::{Assembly, ChunkId, ChunkList, ChunkerParams, Digest};
 use uuid::Uuid;
 
 use super::{Host, Inner, PackageReader};
@@ -50,6 +50,21 @@ impl Host {
     /// When the index cannot be read.
     pub async fn holds_any(&self, project: &ProjectName) -> Result<bool, Error> {
         Ok(self.inner.blobs.holds_any(project.as_str()).await?)
+    }
+
+    /// The chunk list of the project's newest package with this BLAKE3, cut as this host cuts now; `None` if it holds
+    /// none. What other projects hold is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub async fn chunk_list(
+        &self,
+        project: &ProjectName,
+        blake3: &Digest,
+    ) -> Result<Option<ChunkList>, Error> {
+        let list = self.inner.blobs.list(project.as_str(), blake3).await?;
+        Ok(list.filter(|list| *list.chunker() == self.chunker()))
     }
 
     /// Begins to put a package together from chunks that the project holds and chunks that are sent. Its bytes are

@@ -12,6 +12,8 @@ use cofferdam_deploy::{
 };
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tracing::field::display;
 use tracing::{Span, info, warn};
 
@@ -61,7 +63,7 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
     let origin = identity
         .map(|identity| audit::origin(identity, &parts))
         .unwrap_or_default();
-    let begin = api.detach(async move {
+    let begin = async move {
         let intake = match (key.zip(token), stored) {
             (once, Some(upload)) => {
                 let once = once.map(|(key, token)| (token, key));
@@ -90,16 +92,38 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
             tracing::error!(cause = error.chain(), "the audit log cannot be written");
         }
         Ok::<_, Error>(Begun::New(intake))
-    });
-    let intake = match begin.await.map_err(|error| Problem::internal(&error))?? {
-        Begun::New(intake) => intake,
-        Begun::Repeat(repeat) => return answer_again(&api, repeat, arrival, streamed).await,
     };
-    let id = intake.id();
+    // Not by this task: a client that goes away between the beginning and the first byte would take the deployment along.
+    let (tell, accepted) = oneshot::channel();
+    api.detach({
+        let api = api.clone();
+        async move {
+            let accepted = match begin.await {
+                Ok(Begun::New(intake)) => {
+                    let id = intake.id();
+                    let upload = api.detach(receive(api.clone(), intake, arrival, used_up));
+                    Ok(Accepted::Now(id, upload))
+                }
+                Ok(Begun::Repeat(repeat)) => Ok(Accepted::Before(Box::new((repeat, arrival)))),
+                Err(error) => Err(Problem::from(error)),
+            };
+            // A deployment goes on whether or not anybody waits for it.
+            let _ = tell.send(accepted);
+        }
+    });
+    let (id, upload) = match accepted
+        .await
+        .map_err(|error| Problem::internal(&error))??
+    {
+        Accepted::Now(id, upload) => (id, upload),
+        Accepted::Before(before) => {
+            let (repeat, arrival) = *before;
+            return answer_again(&api, repeat, arrival, streamed).await;
+        }
+    };
     Span::current().record("deployment", display(id));
     info!(deployment = %id, "accepted");
 
-    let upload = api.detach(receive(api.clone(), intake, arrival, used_up));
     if streamed {
         // The head is committed and the pipeline runs: whatever happens from here on is an event.
         let subscription = api
@@ -127,6 +151,14 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
         .into_response())
 }
 
+/// What a request turned out to be.
+enum Accepted {
+    /// A deployment of its own, whose package is on its way.
+    Now(DeploymentId, JoinHandle<Result<Record, Problem>>),
+    /// One that was made when it was sent before; its package is still to be compared.
+    Before(Box<(Repeat, Arrival)>),
+}
+
 /// Moves a package from its request into the host, and returns once it is durable. The upload that it is put
 /// together from, if it is, has served its purpose then.
 async fn receive(
@@ -140,7 +172,7 @@ async fn receive(
         // Whoever stops the deployment does not wait for its sender.
         let next = tokio::select! {
             biased;
-            () = intake.unwanted() => Ok(Some(Bytes::new())),
+            () = intake.unwanted() => Ok(Some(Bytes::new().into())),
             next = arrival.next() => next,
         };
         match next {

@@ -1,16 +1,25 @@
-//! `POST /v1/projects/{project}/missing`: which chunks of a package the project has to send.
+//! What a client learns of what its project holds.
 //!
-//! The body is the chunks' BLAKE3 digests, 32 bytes each, one after the other; an empty one asks for the chunker
-//! alone. The answer is a bit for each.
+//! `POST /v1/projects/{project}/missing`: which chunks of a package the project has to send. The body is the chunks'
+//! BLAKE3 digests, 32 bytes each, one after the other; an empty one asks for the chunker alone. The answer is a bit for
+//! each.
+//!
+//! `GET /v1/projects/{project}/chunks?package={blake3}`: the list of a package that the project holds, for who sends one
+//! that is nearly the same.
 
-use axum::response::Response;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Buf as _, BytesMut};
-use cofferdam_deploy::{ChunkId, ChunkerParams, MAX_LISTED_CHUNKS, ProjectName};
+use bytes::{Buf as _, BufMut as _, BytesMut};
+use cofferdam_deploy::{
+    BlobDigest, BlobError, ChunkId, ChunkerParams, MAX_LISTED_CHUNKS, ProjectName,
+};
+use futures::stream;
 use http::StatusCode;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
 use super::{Call, json};
@@ -80,6 +89,48 @@ pub(super) async fn missing(call: Call, project: ProjectName) -> Result<Response
         missing: STANDARD.encode(bits.bytes),
     };
     json(StatusCode::OK, &answer)
+}
+
+/// The query of [`list`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    package: String,
+}
+
+/// A line of the list: the chunk's length and its digest.
+const LINE_BYTES: u64 = 4 + ID_BYTES as u64;
+
+pub(super) async fn list(call: Call, project: ProjectName) -> Result<Response, Problem> {
+    let Wanted { package } = call.query()?;
+    let digest: BlobDigest = package.parse().map_err(|_| {
+        Problem::bad_request(format!("package is {package:?}; it is a BLAKE3 in hex"))
+    })?;
+    let Some(list) = call.api.host().chunk_list(&project, &digest).await? else {
+        return Err(Problem::absent(&format!(
+            "package {digest} of project {project}"
+        )));
+    };
+    let headers = [
+        (CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (
+            CONTENT_LENGTH,
+            (list.blob().chunks * LINE_BYTES).to_string(),
+        ),
+    ];
+    // An error in the middle ends the connection before the announced length.
+    let lines = stream::try_unfold(list, |mut list| async move {
+        let Some(chunks) = list.next().await? else {
+            return Ok::<_, BlobError>(None);
+        };
+        let mut lines = BytesMut::new();
+        for chunk in chunks {
+            lines.put_u32_le(chunk.bytes);
+            lines.put_slice(chunk.id.as_bytes());
+        }
+        Ok(Some((lines.freeze(), list)))
+    });
+    Ok((headers, Body::from_stream(lines)).into_response())
 }
 
 #[derive(Default)]

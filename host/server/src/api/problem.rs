@@ -351,6 +351,7 @@ impl From<UploadError> for Problem {
             UploadError::TooLarge { .. } => return Self::too_large(detail),
             UploadError::Host(error) => return error.into(),
             UploadError::Chunker => (StatusCode::CONFLICT, "chunks_missing"),
+            UploadError::ListDigest { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "digest_mismatch"),
             UploadError::Head(_) => (StatusCode::BAD_REQUEST, "head_invalid"),
             UploadError::Empty
             | UploadError::Chunks(_)

@@ -178,6 +178,22 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
             .gives::<missing::Answer>(200, "A bit for each chunk, and what to cut with"),
     ),
     route(
+        Method::GET,
+        "/v1/projects/{project}/chunks",
+        Access::Project(Right::Deploy, |call, project| {
+            Box::pin(missing::list(call, project))
+        }),
+    )
+    .doc(
+        Doc::of("The chunks of a package that the project holds (docs/protocol.md)")
+            .query("package", "BLAKE3 of the package, in hex")
+            .gives_bytes(
+                200,
+                "36 bytes for each chunk: its length, little-endian, and its BLAKE3",
+                "application/octet-stream",
+            ),
+    ),
+    route(
         Method::POST,
         "/v1/uploads",
         Access::Asked(|call, project| Box::pin(uploads::create(call, project))),

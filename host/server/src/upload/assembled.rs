@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use cofferdam_deploy::{Assembly, ChunkRef, ChunkerParams, Host, Named, ProjectName, Supply};
+use cofferdam_deploy::{
+    Assembly, BlobDigest, ChunkRef, ChunkerParams, Host, Input, Named, ProjectName, Supply,
+};
 
-use super::chunks::{Chunks, ChunksError, ListHead, Piece};
+use super::chunks::{Chunks, ChunksError, Line, ListHead, Piece};
 use super::{Source, UploadError};
 
 /// Puts one package together.
@@ -38,6 +40,9 @@ impl Assembled {
         };
         check(&head, &host.chunker(), max_package)?;
         let mut assembly = host.assemble(project).await.map_err(UploadError::Host)?;
+        if let Some(base) = &head.base {
+            assembly.lean_on(&digest(base)?).await?;
+        }
         let mut listed = 0;
         while listed < head.chunks {
             let Some(Piece::Lines(lines)) = next_piece(&mut parser, &mut source).await? else {
@@ -46,15 +51,16 @@ impl Assembled {
             listed += lines.len() as u64;
             let named: Vec<Named> = lines
                 .iter()
-                .map(|line| {
-                    let chunk = ChunkRef {
-                        id: line.id.into(),
-                        bytes: line.bytes,
-                    };
-                    if line.held {
-                        Named::Held(chunk)
-                    } else {
-                        Named::Sent(chunk)
+                .map(|line| match *line {
+                    Line::Run { first, chunks } => Named::Run { first, chunks },
+                    Line::Chunk { id, bytes, held } => {
+                        let id = id.into();
+                        let chunk = ChunkRef { id, bytes };
+                        if held {
+                            Named::Held(chunk)
+                        } else {
+                            Named::Sent(chunk)
+                        }
                     }
                 })
                 .collect();
@@ -67,6 +73,12 @@ impl Assembled {
                 assembly.bytes()
             )));
         }
+        if let Some(list) = &head.list {
+            let (expected, found) = (digest(list)?, assembly.list_digest());
+            if expected != found {
+                return Err(UploadError::ListDigest { expected, found });
+            }
+        }
         Ok(Self {
             source,
             parser,
@@ -77,10 +89,10 @@ impl Assembled {
     }
 
     /// The next bytes of the package, never none; nothing when it is complete.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, UploadError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Input>, UploadError> {
         match self.assembly.next().await? {
             Supply::Held(bytes) => Ok(Some(bytes)),
-            Supply::Wanted(chunk) => self.wanted(chunk).await.map(Some),
+            Supply::Wanted(chunk) => self.wanted(chunk).await.map(|bytes| Some(bytes.into())),
             Supply::End => {
                 // The parser refuses a frame that nobody needs.
                 match next_piece(&mut self.parser, &mut self.source).await? {
@@ -135,6 +147,12 @@ async fn next_piece(
             None => return Ok(parser.finish().map(|()| None)?),
         }
     }
+}
+
+/// A digest in the list's head.
+fn digest(text: &str) -> Result<BlobDigest, UploadError> {
+    text.parse()
+        .map_err(|_| UploadError::List(format!("{text:?} in its head is not a BLAKE3 in hex")))
 }
 
 fn check(head: &ListHead, chunker: &ChunkerParams, max_package: u64) -> Result<(), UploadError> {

@@ -5,8 +5,8 @@
 //! | magic | 8 | `CFDMCHKS` |
 //! | version | 4 | 1 |
 //! | head length | 4 | at most 4096 |
-//! | head | | JSON: `{"chunker", "chunks", "bytes", "media_type"}` |
-//! | list | 36 x chunks | `u32`: length, and in the top bit whether it is held; then the 32-byte BLAKE3 |
+//! | head | | JSON: `{"chunker", "chunks", "bytes", "media_type", "base", "list"}` |
+//! | list | 36 x lines | a chunk: `u32` length, and in the top bit whether it is held, then the 32-byte BLAKE3; or a run of the base's chunks: `u32` how many, with the two top bits set, then a `u64` with the place of the first and 24 zeros |
 //! | frames | | `u32` bytes, `u32` stored bytes, then the stored bytes |
 //!
 //! Integers are little-endian. A frame has whole chunks, in the order of the list, of those that are sent; it is one
@@ -37,6 +37,9 @@ const LINE_BYTES: usize = 36;
 
 /// The bit of a line's first number that says that the chunk is held.
 const HELD: u32 = 1 << 31;
+
+/// Together with [`HELD`], the bit that says that the line is a run. No chunk is so long.
+const RUN: u32 = 1 << 30;
 
 /// How many lines are handed out at once: one look-up, one lease.
 const PAGE: usize = 1024;
@@ -73,24 +76,40 @@ pub(crate) enum ChunksError {
 pub(crate) struct ListHead {
     /// What cut the package.
     pub(crate) chunker: Value,
-    /// How many lines the list has.
+    /// How many lines the list has: chunks, and runs of them.
     pub(crate) chunks: u64,
     /// How many bytes the package has.
     pub(crate) bytes: u64,
     /// What kind of archive it is.
     #[serde(default)]
     pub(crate) media_type: Option<String>,
+    /// BLAKE3 of the project's package that runs are from.
+    #[serde(default)]
+    pub(crate) base: Option<String>,
+    /// BLAKE3 of the list as it is meant, without runs.
+    #[serde(default)]
+    pub(crate) list: Option<String>,
 }
 
 /// One line of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Line {
-    /// BLAKE3 of the chunk.
-    pub(crate) id: [u8; 32],
-    /// Its length.
-    pub(crate) bytes: u32,
-    /// Whether it is taken from what the project holds.
-    pub(crate) held: bool,
+pub(crate) enum Line {
+    /// One chunk.
+    Chunk {
+        /// Its BLAKE3.
+        id: [u8; 32],
+        /// Its length.
+        bytes: u32,
+        /// Whether it is taken from what the project holds.
+        held: bool,
+    },
+    /// Chunks of the base that follow one another there.
+    Run {
+        /// How many come before the first.
+        first: u64,
+        /// How many they are.
+        chunks: u64,
+    },
 }
 
 /// Something that the parser found.
@@ -235,15 +254,18 @@ impl Chunks {
         let word = self.buffer.get_u32_le();
         let mut id = [0; 32];
         self.buffer.copy_to_slice(&mut id);
-        let line = Line {
-            id,
-            bytes: word & !HELD,
-            held: word & HELD != 0,
-        };
-        if !line.held {
-            self.to_come += u64::from(line.bytes);
+        if word & (HELD | RUN) == HELD | RUN {
+            let (first, _) = id.split_first_chunk().expect("8 of 32 bytes");
+            return Line::Run {
+                first: u64::from_le_bytes(*first),
+                chunks: u64::from(word & !(HELD | RUN)),
+            };
         }
-        line
+        let (bytes, held) = (word & !HELD, word & HELD != 0);
+        if !held {
+            self.to_come += u64::from(bytes);
+        }
+        Line::Chunk { id, bytes, held }
     }
 }
 
@@ -253,7 +275,13 @@ mod tests {
     use super::*;
 
     fn body(lines: &[Line], frames: &[(u32, &[u8])]) -> Vec<u8> {
-        let bytes: u64 = lines.iter().map(|line| u64::from(line.bytes)).sum();
+        let bytes: u64 = lines
+            .iter()
+            .map(|line| match line {
+                Line::Chunk { bytes, .. } => u64::from(*bytes),
+                Line::Run { .. } => 0,
+            })
+            .sum();
         let head = serde_json::json!({ "chunker": {}, "chunks": lines.len(), "bytes": bytes });
         let head = head.to_string();
         let mut body = MAGIC.to_vec();
@@ -261,9 +289,19 @@ mod tests {
         body.extend(u32::try_from(head.len()).unwrap().to_le_bytes());
         body.extend(head.as_bytes());
         for line in lines {
-            let held = if line.held { HELD } else { 0 };
-            body.extend((line.bytes | held).to_le_bytes());
-            body.extend(line.id);
+            match line {
+                Line::Chunk { id, bytes, held } => {
+                    let held = if *held { HELD } else { 0 };
+                    body.extend((bytes | held).to_le_bytes());
+                    body.extend(id);
+                }
+                Line::Run { first, chunks } => {
+                    let chunks = u32::try_from(*chunks).unwrap();
+                    body.extend((chunks | HELD | RUN).to_le_bytes());
+                    body.extend(first.to_le_bytes());
+                    body.extend([0; 24]);
+                }
+            }
         }
         for (bytes, stored) in frames {
             body.extend(bytes.to_le_bytes());
@@ -274,7 +312,7 @@ mod tests {
     }
 
     fn line(n: u8, bytes: u32, held: bool) -> Line {
-        Line {
+        Line::Chunk {
             id: [n; 32],
             bytes,
             held,
@@ -294,7 +332,16 @@ mod tests {
     }
 
     fn sound() -> Vec<u8> {
-        let lines = [line(1, 5, false), line(2, 70_000, true), line(3, 3, false)];
+        let run = Line::Run {
+            first: 1 << 40,
+            chunks: 9,
+        };
+        let lines = [
+            line(1, 5, false),
+            line(2, 70_000, true),
+            run,
+            line(3, 3, false),
+        ];
         body(&lines, &[(5, b"hello"), (3, b"z")])
     }
 
@@ -311,8 +358,13 @@ mod tests {
         else {
             panic!("{whole:?}");
         };
-        assert_eq!((head.chunks, head.bytes), (3, 70_008));
-        assert!(lines[1].held && !lines[2].held);
+        assert_eq!((head.chunks, head.bytes), (4, 70_008));
+        assert_eq!(lines[1], line(2, 70_000, true));
+        let run = Line::Run {
+            first: 1 << 40,
+            chunks: 9,
+        };
+        assert_eq!(lines[2..], [run, line(3, 3, false)]);
         let stored = Bytes::from_static(b"z");
         assert_eq!(*last, Piece::Frame { bytes: 3, stored });
         for size in 1..40 {

@@ -145,6 +145,167 @@ async fn only_what_is_missing_is_sent_and_the_package_is_whole() {
     );
 }
 
+/// A body that says of a package how it differs from the one with this digest: `lines` as they are, then `sent` in frames.
+fn like(base: &str, list: &str, bytes: usize, lines: &[(u32, Id)], sent: &[&[u8]]) -> Vec<u8> {
+    let head = json!({
+        "chunker": params(), "chunks": lines.len(), "bytes": bytes, "base": base, "list": list,
+    })
+    .to_string();
+    let mut body = b"CFDMCHKS\x01\0\0\0".to_vec();
+    body.extend(u32::try_from(head.len()).unwrap().to_le_bytes());
+    body.extend(head.as_bytes());
+    for (word, rest) in lines {
+        body.extend(word.to_le_bytes());
+        body.extend(rest);
+    }
+    for data in sent {
+        let length = u32::try_from(data.len()).unwrap();
+        body.extend(length.to_le_bytes());
+        body.extend(length.to_le_bytes());
+        body.extend(*data);
+    }
+    body
+}
+
+/// A line for chunks of the base.
+fn run(first: usize, chunks: usize) -> (u32, Id) {
+    let mut place = [0; 32];
+    place[..8].copy_from_slice(&(first as u64).to_le_bytes());
+    (0b11 << 30 | u32::try_from(chunks).unwrap(), place)
+}
+
+fn line(chunk: &(Id, Vec<u8>)) -> (u32, Id) {
+    (u32::try_from(chunk.1.len()).unwrap(), chunk.0)
+}
+
+fn list_digest<'a>(chunks: impl IntoIterator<Item = &'a (Id, Vec<u8>)>) -> String {
+    let mut list = blake3::Hasher::new();
+    for chunk in chunks {
+        list.update(&line(chunk).0.to_le_bytes());
+        list.update(&chunk.0);
+    }
+    list.finalize().to_hex().to_string()
+}
+
+#[tokio::test]
+async fn a_package_may_be_said_to_be_like_another_of_its_project() {
+    let server = shared();
+    let package = site_with(&noise(21, 1_500_000));
+    let other = site_with(&noise(22, 100_000));
+    server.deploy("like", package.clone()).await;
+    server.deploy("like-other", other.clone()).await;
+    let digest = |package: &[u8]| blake3::hash(package).to_hex().to_string();
+    let base = digest(&package);
+    let chunks = cut(&package);
+
+    // The list of it, to those who may deploy to its project and to no others.
+    let get = |project: &str, digest: &str| {
+        let path = format!("/v1/projects/{project}/chunks?package={digest}");
+        server.request("GET", &path).send()
+    };
+    let found = get("like", &base).await.unwrap();
+    assert_eq!(found.status(), 200);
+    let expected: Vec<u8> = chunks
+        .iter()
+        .flat_map(|chunk| [&line(chunk).0.to_le_bytes()[..], &chunk.0].concat())
+        .collect();
+    assert!(found.bytes().await.unwrap() == expected);
+    let mut refused = Vec::new();
+    for foreign in [digest(&other), digest(b"nobody's")] {
+        let answer = get("like", &foreign).await.unwrap();
+        assert_eq!(answer.status(), 404);
+        let text = answer.text().await.unwrap().replace(&foreign, "");
+        let mut problem: Value = serde_json::from_str(&text).unwrap();
+        problem.as_object_mut().unwrap().remove("request");
+        refused.push(problem);
+    }
+    assert_eq!(refused[0], refused[1]);
+    assert_eq!(get("like", "blue").await.unwrap().status(), 400);
+
+    // Two runs, and a chunk that is sent in the place of one that is left out.
+    let last = chunks.len();
+    let fresh = noise(23, 30_000);
+    let fresh = (*blake3::hash(&fresh).as_bytes(), fresh);
+    let meant: Vec<_> = chunks[..5]
+        .iter()
+        .chain([&fresh])
+        .chain(&chunks[6..])
+        .collect();
+    let lines = [run(0, 5), line(&fresh), run(6, last - 6)];
+    let bytes: usize = meant.iter().map(|chunk| chunk.1.len()).sum();
+    let list = list_digest(meant.iter().copied());
+    let sound = like(&base, &list, bytes, &lines, &[&fresh.1]);
+    let (status, record) = send(&server, "like", sound).await;
+    assert_eq!(status, 202, "{record}");
+    let whole: Vec<u8> = meant.iter().flat_map(|chunk| chunk.1.clone()).collect();
+    assert_eq!(record["package"]["blake3"], digest(&whole));
+
+    // What it must not say.
+    let before = deployments(&server, "like").await;
+    let digest_of_none = list_digest(&chunks[..1]);
+    let bodies = [
+        (
+            409,
+            "chunks_missing",
+            like(&digest(&other), &list, bytes, &lines, &[&fresh.1]),
+        ),
+        (
+            409,
+            "chunks_missing",
+            like(&digest(b"nobody's"), &list, bytes, &lines, &[&fresh.1]),
+        ),
+        (
+            409,
+            "chunks_missing",
+            like(&base, &list, bytes, &[run(0, last + 1)], &[]),
+        ),
+        (
+            409,
+            "chunks_missing",
+            like(&base, &list, bytes, &[run(last, 1)], &[]),
+        ),
+        (
+            400,
+            "package_invalid",
+            like(&base, &list, bytes, &[run(6, 2), run(0, 5)], &[]),
+        ),
+        (
+            400,
+            "package_invalid",
+            like(&base, &list, bytes, &[run(0, (1 << 30) - 1)], &[]),
+        ),
+        (
+            400,
+            "package_invalid",
+            like("blue", &list, bytes, &lines, &[&fresh.1]),
+        ),
+        (
+            422,
+            "digest_mismatch",
+            like(&base, &digest_of_none, bytes, &lines, &[&fresh.1]),
+        ),
+    ];
+    for (at, (status, code, body)) in bodies.into_iter().enumerate() {
+        let (found, problem) = send(&server, "like", body).await;
+        assert_eq!(
+            (found, &problem["code"]),
+            (status, &json!(code)),
+            "{at}: {problem}"
+        );
+    }
+    let without_base = json!({
+        "chunker": params(), "chunks": 1, "bytes": 5,
+    });
+    let mut body = b"CFDMCHKS\x01\0\0\0".to_vec();
+    let head = without_base.to_string();
+    body.extend(u32::try_from(head.len()).unwrap().to_le_bytes());
+    body.extend(head.as_bytes());
+    body.extend(run(0, 1).0.to_le_bytes());
+    body.extend([0; 32]);
+    assert_eq!(send(&server, "like", body).await.0, 400);
+    assert_eq!(deployments(&server, "like").await, before);
+}
+
 #[tokio::test]
 async fn a_claim_on_what_another_project_holds_is_refused_as_one_on_nothing() {
     let server = shared();
