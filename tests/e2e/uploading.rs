@@ -204,6 +204,25 @@ fn command(server: &Server, url: &str, root: &Path, home: &Path) -> std::process
     command
 }
 
+/// The same, and every file is read, however sure it is that it did not change.
+fn rereading(server: &Server, url: &str, root: &Path, home: &Path) -> std::process::Command {
+    let mut command = command(server, url, root, home);
+    command.arg("--reread");
+    command
+}
+
+/// Returns when every file was left alone for so long that a client remembers it.
+async fn settled(root: &Path) {
+    wait_for("the files to be old enough", async || {
+        let old = |entry: std::io::Result<std::fs::DirEntry>| {
+            let changed = entry.unwrap().metadata().unwrap().modified().unwrap();
+            changed.elapsed().is_ok_and(|age| age.as_secs() >= 4)
+        };
+        std::fs::read_dir(root).unwrap().all(old).then_some(())
+    })
+    .await;
+}
+
 /// The line that says what was sent, and the record, of a deployment that ended well.
 fn told(output: &Output) -> (Value, Value) {
     let text = String::from_utf8_lossy(&output.stdout);
@@ -349,13 +368,84 @@ async fn a_second_deployment_sends_what_was_edited_and_says_what_it_spared() {
     assert!(sent["spared_bytes"].as_u64().unwrap() > bytes - 900_000);
     assert_eq!(server.serves("sent", "/").await.1, "edited");
     // Nothing was edited: the list alone goes.
-    let third = run(command(&server, &url, root.path(), home.path())).await;
+    let third = run(rereading(&server, &url, root.path(), home.path())).await;
     assert!(told(&third).0["sent_bytes"].as_u64().unwrap() < 20_000);
 
     // Another project has none of it.
     let mut other = command(&server, &url, root.path(), home.path());
     other.args(["--project", "other"]);
     assert_eq!(told(&run(other).await).0["spared_bytes"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_change_since_the_last_time_is_neither_read_nor_named() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    settled(root.path()).await;
+    let deploy = async |more: &[&str]| {
+        let mut command = command(&server, &link.url(), root.path(), home.path());
+        let before = link.passed();
+        let output = run({
+            command.args(more);
+            command
+        })
+        .await;
+        let (sent, record) = told(&output);
+        let bytes = record["package"]["bytes"].as_u64().unwrap();
+        let digest = record["package"]["blake3"].as_str().unwrap().to_owned();
+        let (sent, spared) = (&sent["sent_bytes"], &sent["spared_bytes"]);
+        let sent = (sent.as_u64().unwrap(), spared.as_u64().unwrap());
+        (digest, bytes, sent, link.passed() - before)
+    };
+    let (whole, bytes, (_, spared), _) = deploy(&[]).await;
+    assert_eq!(spared, 0);
+    // A line for all of it; without what is remembered, a question and a line for each chunk.
+    let (digest, _, (sent, spared), passed) = deploy(&[]).await;
+    assert_eq!((&digest, spared), (&whole, bytes));
+    assert!(sent < 1000 && passed < 8000, "{sent} of {passed}");
+    let (digest, _, (sent, spared), passed) = deploy(&["--reread"]).await;
+    assert_eq!((&digest, spared), (&whole, bytes));
+    assert!(sent > 3000 && passed > 8000, "{sent} of {passed}");
+
+    // What is new, what is another, and what went: the package is the one that anybody else would make of it.
+    let write = |name: &str, data: &[u8]| std::fs::write(root.path().join(name), data).unwrap();
+    write("17.bin", &noise(99, 100 << 10));
+    write("170.bin", &noise(98, 100 << 10));
+    std::fs::remove_file(root.path().join("30.bin")).unwrap();
+    write("index.html", b"another page");
+    let (digest, bytes, (sent, spared), _) = deploy(&[]).await;
+    assert!(
+        sent < 1_300_000 && sent + spared >= bytes,
+        "{sent}, {spared}"
+    );
+    let (again, _, _, _) = deploy(&["--reread"]).await;
+    assert_eq!(
+        (&again, server.serves("sent", "/").await.1),
+        (&digest, "another page".to_owned())
+    );
+
+    // Nothing of what is remembered has to be right.
+    let remembered = home.path().join(".local/state/cofferdam/packages");
+    let files: Vec<_> = std::fs::read_dir(remembered)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(files.len(), 1);
+    std::fs::write(files[0].path(), "no memory").unwrap();
+    assert_eq!(deploy(&[]).await.0, digest);
+    let list = server.get_json("/v1/deployments?project=sent").await;
+    for record in list["deployments"].as_array().unwrap() {
+        let package = format!("/v1/deployments/{}/package", record["id"].as_str().unwrap());
+        let gone = server
+            .request(reqwest::Method::DELETE, &package)
+            .send()
+            .await;
+        assert_eq!(gone.unwrap().status(), 204);
+    }
+    let (again, _, (_, spared), _) = deploy(&[]).await;
+    assert_eq!((again, spared), (digest, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -436,7 +526,7 @@ async fn a_server_that_begins_to_cut_in_another_way_gets_the_package_all_the_sam
     let link = Link::to(server.api);
     let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     site(root.path(), 20);
-    told(&run(command(&server, &link.url(), root.path(), home.path())).await);
+    told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
     for (round, replace) in [
         // One that this client does not know, from the second answer on; other numbers, from the first and later on.
         ("\"version\":1,", "\"version\":2,", 1),
@@ -452,7 +542,7 @@ async fn a_server_that_begins_to_cut_in_another_way_gets_the_package_all_the_sam
             replace: Some(replace),
             ..Tricks::default()
         };
-        told(&run(command(&server, &link.url(), root.path(), home.path())).await);
+        told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
         assert!(link.tricks.lock().unwrap().replaced > 0, "{replace:?}");
         assert_eq!(server.serves("sent", "/").await.1, page);
     }
@@ -464,11 +554,11 @@ async fn a_chunk_that_does_not_arrive_as_it_was_sent_is_sent_again() {
     let link = Link::to(server.api);
     let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     site(root.path(), 20);
-    told(&run(command(&server, &link.url(), root.path(), home.path())).await);
+    told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
     std::fs::write(root.path().join("7.bin"), noise(99, 256 << 10)).unwrap();
     // Behind the questions and the list, in the middle of what was edited.
     link.tricks.lock().unwrap().flip_at = Some(link.passed() + (150 << 10));
-    let output = run(command(&server, &link.url(), root.path(), home.path())).await;
+    let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
     told(&output);
     assert!(link.tricks.lock().unwrap().flip_at.is_none());
     let codes = codes(&server).await;

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{ACCEPT, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde_json::Value;
@@ -334,12 +335,7 @@ impl Api {
     /// The answer's JSON; an empty one is null.
     pub(crate) async fn json(&self, mut answer: Response) -> Result<Value, Failure> {
         let mut text = Vec::new();
-        loop {
-            let part = tokio::time::timeout(SILENCE, answer.chunk())
-                .await
-                .map_err(|_| self.silent())?
-                .map_err(|error| self.broken(&error))?;
-            let Some(part) = part else { break };
+        while let Some(part) = self.part(&mut answer).await? {
             text.extend_from_slice(&part);
             if text.len() > ANSWER {
                 return Err(Failure::Unreachable(format!(
@@ -358,6 +354,14 @@ impl Api {
                 start_of(&text)
             ))
         })
+    }
+
+    /// The next bytes of an answer; nothing at its end.
+    async fn part(&self, answer: &mut Response) -> Result<Option<Bytes>, Failure> {
+        tokio::time::timeout(SILENCE, answer.chunk())
+            .await
+            .map_err(|_| self.silent())?
+            .map_err(|error| self.broken(&error))
     }
 
     fn silent(&self) -> Failure {

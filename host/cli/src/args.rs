@@ -191,6 +191,9 @@ pub(crate) struct PackageArgs {
     /// Compress a directory with zstd on its way: for slow links. The server then stores it whole, every time
     #[arg(long)]
     pub(crate) compress: bool,
+    /// Read every file again, also those whose size and times are what they were at the last deploy
+    #[arg(long)]
+    pub(crate) reread: bool,
     /// Send what has more bytes than this to an upload that can be resumed [default: 64 MiB]
     #[arg(long, value_name = "BYTES", hide = true)]
     pub(crate) resumable_bytes: Option<u64>,

@@ -6,18 +6,24 @@
 //! would be most of the package. What is then still large goes to an upload first ([`uploads`]), which is resumed
 //! after a break, by this process or by the next ([`state`]).
 //!
+//! Of a directory that was sent before is [remembered](memory) what it was like, and of what the server still has only the
+//! files that [changed](unchanged) since are read.
+//!
 //! Nothing here has to be known beforehand, and whatever the server says no to is tried in a plainer way: a chunk
 //! that it forgot or that did not arrive as it was is sent whole, a server without these routes gets the package as
 //! it is.
 
 mod cut;
 mod framed;
+mod memory;
 mod state;
+mod unchanged;
 mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use cofferdam_blobs::Digest;
 use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -25,9 +31,12 @@ use tokio::sync::oneshot;
 use crate::api::Api;
 use crate::api::upload::{Answer, Sent};
 use crate::exit::Failure;
+use crate::pack::Plan;
 use crate::package::{self, Prepared, Source, Wanted};
 use crate::project::Project;
 use framed::Framed;
+use memory::Memory;
+use unchanged::Known;
 
 /// A package of up to this many bytes goes in one request as it is: asking first would take about as long as
 /// sending it over a slow link.
@@ -62,7 +71,19 @@ pub(crate) struct Order<'a> {
     pub(crate) key: Option<&'a str>,
     pub(crate) source: &'a Source,
     pub(crate) compress: bool,
+    pub(crate) recall: Recall,
     pub(crate) limits: Limits,
+}
+
+/// What is made of what is remembered of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recall {
+    /// Files that look as they did are not read.
+    Trust,
+    /// Every file is read, and what it is like remembered for the next time.
+    Renew,
+    /// The server will not be there a next time.
+    Never,
 }
 
 /// When a package is sent in which way.
@@ -144,11 +165,11 @@ impl<'a> Delivery<'a> {
             return self.plainly(answer).await;
         };
         let mut new_server = way == Way::Sure;
-        for _ in 0..QUESTIONS {
+        for question in 0..QUESTIONS {
             if way == Way::Sure {
                 break;
             }
-            let framed = match self.ask().await? {
+            let framed = match self.ask(question == 0).await? {
                 Asked::OldServer => break,
                 Asked::NothingHeld => {
                     new_server = true;
@@ -194,8 +215,8 @@ impl<'a> Delivery<'a> {
             .await
     }
 
-    /// Finds out what has to be sent.
-    async fn ask(&mut self) -> Result<Asked, Failure> {
+    /// Finds out what has to be sent; `remembering` what the package was like before, or by reading all of it.
+    async fn ask(&mut self, remembering: bool) -> Result<Asked, Failure> {
         let Some(first) = self.api.missing(self.order.project, Vec::new()).await? else {
             return Ok(Asked::OldServer);
         };
@@ -211,7 +232,16 @@ impl<'a> Delivery<'a> {
                 chunker: &chunker,
                 sent: &self.sent,
             };
-            match cut.run(&mut self.prepared).await {
+            let known = if remembering && self.order.recall == Recall::Trust && reads == 0 {
+                self.known().await
+            } else {
+                None
+            };
+            let outcome = match known {
+                Some(known) => cut.run_changed(known, self.prepared.media_type).await,
+                None => cut.run(&mut self.prepared).await,
+            };
+            match outcome {
                 Ok(cut::Outcome::Framed(framed)) => return Ok(Asked::Framed(framed)),
                 Ok(cut::Outcome::NotWorthwhile) => return Ok(Asked::NothingHeld),
                 Ok(cut::Outcome::OtherChunker(other)) if reads < READS => chunker = other,
@@ -226,6 +256,33 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// What is known of the package without reading it, if it was sent before and the server still has what it was.
+    async fn known(&self) -> Option<Known> {
+        let plan = Arc::clone(self.prepared.plan()?);
+        let memory = self.place(&plan).read()?;
+        let package = Digest::from(memory.package).to_string();
+        // Whatever is wrong with the list, the package can be read.
+        let list = self.api.chunk_list(self.order.project, &package).await;
+        Known::new(plan, &memory, list.ok()??)
+    }
+
+    /// Remembers what was sent: the package with this BLAKE3.
+    pub(crate) fn remember(&self, package: &str) {
+        if self.order.recall != Recall::Never
+            && let Some(plan) = self.prepared.plan()
+            && plan.tar_bytes > DIRECT_BYTES
+            && let Ok(package) = package.parse::<Digest>()
+        {
+            let memory = Memory::of(plan, *package.as_bytes());
+            self.place(plan).write(&memory);
+        }
+    }
+
+    fn place(&self, plan: &Plan) -> memory::Place {
+        let project = self.order.project.as_str();
+        memory::Place::of(self.api.url(), project, plan.root())
+    }
+
     /// A list of chunks, and those that are missing.
     async fn in_frames(
         &mut self,
@@ -233,7 +290,10 @@ impl<'a> Delivery<'a> {
         answer: Answer,
     ) -> Result<Response, Failure> {
         self.sent.plan(framed.bytes(), framed.spared());
-        let head = with_digest(self.order.head, framed.digest());
+        let head = match framed.digest() {
+            Some(digest) => with_digest(self.order.head, digest),
+            None => self.order.head.clone(),
+        };
         if framed.bytes() <= self.order.limits.resumable_bytes {
             let package = framed.package(0)?;
             let deployed = self

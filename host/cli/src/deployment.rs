@@ -17,7 +17,7 @@ use crate::api::follow::Follow;
 use crate::api::upload::{Answer, Sent};
 use crate::args::PackageArgs;
 use crate::cmd::plugin::words;
-use crate::delivery::{Delivery, FIRST_WAIT, LONGEST_WAIT, Limits, Order, Way};
+use crate::delivery::{Delivery, FIRST_WAIT, LONGEST_WAIT, Limits, Order, Recall, Way};
 use crate::exit::Failure;
 use crate::fetch::{self, Fetched};
 use crate::manifest::Manifest;
@@ -45,7 +45,7 @@ impl Sending<'_> {
     async fn send(&mut self, attend: &mut Attend<'_>, wanted: Answer) -> Result<Response, Failure> {
         let sent = Arc::clone(&attend.sent);
         loop {
-            let request = self.delivery.send(self.way, wanted);
+            let request = Box::pin(self.delivery.send(self.way, wanted));
             match attend.during(request).await? {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => {
@@ -54,6 +54,14 @@ impl Sending<'_> {
                     self.way = Way::Sure;
                 }
             }
+        }
+    }
+
+    /// Remembers what was sent, if the server has it: that is in the record.
+    fn remember(&self, record: &Value) {
+        let package = record.pointer("/package/blake3");
+        if let Some(package) = package.and_then(Value::as_str) {
+            self.delivery.remember(package);
         }
     }
 
@@ -89,6 +97,7 @@ pub(crate) struct Job {
     source: Source,
     head: Value,
     compress: bool,
+    recall: Recall,
     limits: Limits,
     /// What the request is called, when it may be sent again.
     key: Option<String>,
@@ -129,6 +138,11 @@ impl Job {
             source,
             head,
             compress: arguments.compress,
+            recall: if arguments.reread {
+                Recall::Renew
+            } else {
+                Recall::Trust
+            },
             limits: arguments.limits(),
             key: None,
             plugins: arguments.plugins.clone(),
@@ -139,6 +153,14 @@ impl Job {
     /// The same under an idempotency key.
     pub(crate) fn under(self, key: Option<String>) -> Job {
         Job { key, ..self }
+    }
+
+    /// The same for a server that will not be there again.
+    pub(crate) fn only_once(self) -> Job {
+        Job {
+            recall: Recall::Never,
+            ..self
+        }
     }
 
     /// Takes the manifest's own plugins for admission too. Ones that the command line names go first and win.
@@ -221,6 +243,7 @@ impl Job {
         let mut sending = self.sending(api, &mut attend).await?;
         let answer = sending.send(&mut attend, Answer::Record).await?;
         let record = attend.during(api.json(answer)).await??;
+        sending.remember(&record);
         attend.tick();
         Ok(record)
     }
@@ -248,6 +271,7 @@ impl Job {
             let id = followed?;
             let outcome = Outcome::of(&id, api.record(&id).await?);
             if !sending.is_worth_repeating(&mut attend, &outcome).await? {
+                sending.remember(&outcome.record);
                 return Ok(outcome);
             }
         }
@@ -282,6 +306,7 @@ impl Job {
             key: self.key.as_deref(),
             source: &self.source,
             compress: self.compress,
+            recall: self.recall,
             limits: self.limits,
         };
         Delivery::new(api, order, sent).await

@@ -19,13 +19,17 @@
 
 mod header;
 mod links;
+mod read;
 mod walk;
 mod write;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+pub(crate) use read::PlanReader;
+#[cfg(test)]
+pub(crate) use walk::plan_at;
 pub(crate) use walk::{fingerprint, plan};
 
 /// The client's own description of a package, at its top.
@@ -56,7 +60,21 @@ struct Entry {
     /// Relative to the root, `/` between components, no slash at the end.
     path: String,
     kind: Kind,
+    /// What of the archive it takes: header, content and padding.
+    tar_bytes: u64,
+    /// Absent for a file that was touched so lately that a later change of it might look the same.
+    stamp: Option<Stamp>,
 }
+
+/// What an entry was like when it was looked at: another one, or other content, has another stamp. A digest of its
+/// header, and of a file's inode number and times.
+pub(crate) type Stamp = [u8; STAMP_BYTES];
+
+/// What ends the archive behind its last entry.
+pub(crate) const TAR_END_BYTES: u64 = header::END.len() as u64;
+
+/// The bytes of a [`Stamp`].
+pub(crate) const STAMP_BYTES: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
@@ -90,6 +108,39 @@ pub(crate) enum Error {
 pub(crate) struct Problems {
     named: Vec<String>,
     more: usize,
+}
+
+impl Plan {
+    /// The directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// For each entry in order: its stamp, and how many bytes of the archive it takes.
+    pub(crate) fn stamps(&self) -> impl Iterator<Item = (Option<Stamp>, u64)> {
+        self.entries
+            .iter()
+            .map(|entry| (entry.stamp, entry.tar_bytes))
+    }
+
+    fn unreadable(&self, entry: &Entry, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::NotFound => entry.changed("went away"),
+            _ => Error::Read {
+                path: self.root.join(&entry.path),
+                source,
+            },
+        }
+    }
+}
+
+impl Entry {
+    fn changed(&self, what: &'static str) -> Error {
+        Error::Changed {
+            path: self.path.clone(),
+            what,
+        }
+    }
 }
 
 impl Problems {

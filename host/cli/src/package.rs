@@ -195,6 +195,14 @@ impl Prepared {
         }
     }
 
+    /// The plan of a directory that is sent as a plain tar.
+    pub(crate) fn plan(&self) -> Option<&Arc<Plan>> {
+        match &self.from {
+            Origin::Directory { plan, compress } => Some(plan).filter(|_| !compress),
+            Origin::Archive(_) | Origin::Once(_) => None,
+        }
+    }
+
     /// Something that changes whenever the package is likely to have changed: names, lengths and times of its
     /// files. Whether it really did not, its digest says in the end.
     pub(crate) fn fingerprint(&self) -> String {

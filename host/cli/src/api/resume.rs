@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use cofferdam_blobs::ChunkerParams;
+use bytes::{Buf as _, Bytes, BytesMut};
+use cofferdam_blobs::{ChunkRef, ChunkerParams, MAX_LISTED_CHUNKS};
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
@@ -20,6 +20,9 @@ use super::upload::{Answer, Sent};
 use crate::exit::Failure;
 use crate::package::{self, Package};
 use crate::project::Project;
+
+/// A chunk in a package's list: its length, and its name.
+const LIST_LINE_BYTES: usize = 36;
 
 /// What the server says of chunks.
 #[derive(Debug, Deserialize)]
@@ -87,6 +90,40 @@ impl Api {
         };
         let answer = self.json(answer).await?;
         Ok(serde_json::from_value(answer).ok())
+    }
+
+    /// The chunks of a project's package with this BLAKE3. Nothing when the server has none, or does not know the question.
+    pub(crate) async fn chunk_list(
+        &self,
+        project: &Project,
+        package: &str,
+    ) -> Result<Option<Vec<ChunkRef>>, Failure> {
+        let path = format!("/v1/projects/{project}/chunks?package={package}");
+        let mut answer = match self.send(self.request(Method::GET, &path)).await {
+            Ok(answer) => answer,
+            Err(Failure::Refused { .. }) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let mut chunks = Vec::new();
+        let mut rest = BytesMut::new();
+        while let Some(part) = self.part(&mut answer).await? {
+            rest.extend_from_slice(&part);
+            while let Some((line, _)) = rest.split_first_chunk::<LIST_LINE_BYTES>() {
+                let (bytes, id) = line.split_at(4);
+                let (Ok(bytes), Ok(id)) = (bytes.try_into(), <[u8; 32]>::try_from(id)) else {
+                    return Ok(None);
+                };
+                chunks.push(ChunkRef {
+                    id: id.into(),
+                    bytes: u32::from_le_bytes(bytes),
+                });
+                rest.advance(LIST_LINE_BYTES);
+            }
+            if chunks.len() as u64 > MAX_LISTED_CHUNKS {
+                return Ok(None);
+            }
+        }
+        Ok(rest.is_empty().then_some(chunks))
     }
 
     /// Makes an upload for a project.

@@ -53,6 +53,7 @@ impl PolicyCheckArgs {
             config: self.config.clone(),
             plugins: Vec::new(),
             compress: false,
+            reread: false,
             resumable_bytes: None,
             patience: None,
         }

@@ -11,7 +11,7 @@ use crate::signal::Interrupt;
 use crate::ui::Ui;
 
 pub(crate) async fn run(arguments: &UpArgs) -> Result<(), Failure> {
-    let mut job = Job::new(&arguments.package)?;
+    let mut job = Job::new(&arguments.package)?.only_once();
     job.admit_listed();
     log(&arguments.listen, QUIET_LOG, None)?;
     let interrupt = Interrupt::listen()?;

@@ -1,7 +1,8 @@
 //! Cutting a package as the server does, and asking which chunks are missing, in one pass.
 //!
 //! One thread reads, one cuts and names, one compresses what is missing; between them are a few megabytes, whatever
-//! the package's size. So no file is read twice, and what is sent is what was named.
+//! the package's size. So no file is read twice, and what is sent is what was named. Of a directory that was sent
+//! before, only what changed is read ([`super::unchanged`]).
 
 use std::thread;
 
@@ -9,7 +10,8 @@ use bytes::Bytes;
 use cofferdam_blobs::{ChunkRef, Chunker, ChunkerParams, Digest};
 use tokio::sync::mpsc;
 
-use super::framed::{Framed, Framing};
+use super::framed::{Framed, Framing, Whole};
+use super::unchanged::{Item, Known};
 use crate::api::Api;
 use crate::api::upload::Sent;
 use crate::exit::Failure;
@@ -19,6 +21,9 @@ use crate::project::Project;
 /// Chunks are asked for when they have this many bytes. A few such batches are in memory at a time; a link with
 /// 50 ms to the server and back still passes 80 MB/s of them.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// The bytes of a chunk's name.
+const ID_BYTES: usize = 32;
 
 /// How much is looked at before the rest is given up as not worth the trouble.
 const TRIAL_BYTES: u64 = 64 * 1024 * 1024;
@@ -51,10 +56,13 @@ pub(super) enum Error {
     Failure(Failure),
 }
 
-/// Chunks that follow one another.
-struct Batch(Vec<(ChunkRef, Bytes)>);
+/// What follows one another in a package.
+struct Batch(Vec<Item>);
+
+type Batches = mpsc::Sender<Result<Batch, package::Error>>;
 
 impl Cut<'_> {
+    /// Cuts all of the package.
     pub(super) async fn run(&self, prepared: &mut Prepared) -> Result<Outcome, Error> {
         let Some(chunker) = Chunker::new(self.chunker) else {
             return Ok(Outcome::NotWorthwhile);
@@ -64,21 +72,52 @@ impl Cut<'_> {
             .await
             .map_err(Error::Package)?;
         let media_type = package.media_type;
-        let (sender, mut batches) = mpsc::channel(1);
-        thread::Builder::new()
-            .name("cutter".to_owned())
-            .spawn(move || cut(chunker, package.parts, &sender))
-            .map_err(|error| Error::Failure(Failure::Machine(error.into())))?;
+        let (sender, batches) = mpsc::channel(1);
+        spawn(move || cut(chunker, package.parts, Gathered::new(sender)))?;
+        let whole = Whole::Read(Box::default());
+        self.frame(batches, whole, media_type).await
+    }
 
-        let Ok(mut framing) = Framing::new() else {
+    /// Cuts what changed of a directory that was sent before.
+    pub(super) async fn run_changed(
+        &self,
+        known: Known,
+        media_type: &'static str,
+    ) -> Result<Outcome, Error> {
+        let (sender, batches) = mpsc::channel(1);
+        let whole = Whole::LikeThis(known.package);
+        let chunker = self.chunker.clone();
+        spawn(move || {
+            let mut gathered = Gathered::new(sender);
+            match known.cut(&chunker, |item| gathered.push(item)) {
+                Ok(()) => gathered.end(),
+                Err(error) => gathered.fail(error.into()),
+            }
+        })?;
+        self.frame(batches, whole, media_type).await
+    }
+
+    /// Asks for what was cut, and makes of it what is sent.
+    async fn frame(
+        &self,
+        mut batches: mpsc::Receiver<Result<Batch, package::Error>>,
+        whole: Whole,
+        media_type: &'static str,
+    ) -> Result<Outcome, Error> {
+        let Ok(mut framing) = Framing::new(whole) else {
             return Ok(Outcome::NotWorthwhile);
         };
         while let Some(batch) = batches.recv().await {
             let Batch(batch) = batch.map_err(Error::Package)?;
-            let ids = batch
+            let ids: Vec<u8> = batch
                 .iter()
-                .flat_map(|(chunk, _)| *chunk.id.as_bytes())
+                .filter_map(|item| match item {
+                    Item::Chunk(chunk, _) => Some(*chunk.id.as_bytes()),
+                    Item::Run { .. } => None,
+                })
+                .flatten()
                 .collect();
+            let chunks = ids.len() / ID_BYTES;
             let answer = self.api.missing(self.project, ids).await;
             let Some(answer) = answer.map_err(Error::Failure)? else {
                 return Ok(Outcome::NotWorthwhile);
@@ -86,12 +125,18 @@ impl Cut<'_> {
             if answer.chunker != *self.chunker {
                 return Ok(Outcome::OtherChunker(answer.chunker));
             }
-            let Some(missing) = answer.bits(batch.len()) else {
+            let Some(missing) = answer.bits(chunks) else {
                 return Ok(Outcome::NotWorthwhile);
             };
             let framed = tokio::task::spawn_blocking(move || {
-                for ((chunk, data), missing) in batch.into_iter().zip(missing) {
-                    framing.push(chunk, &data, missing)?;
+                let mut missing = missing.into_iter();
+                for item in batch {
+                    match item {
+                        Item::Chunk(chunk, data) => {
+                            framing.push(chunk, &data, missing.next().unwrap_or(true))?;
+                        }
+                        Item::Run { first, chunks } => framing.push_run(first, &chunks),
+                    }
                 }
                 Ok::<_, std::io::Error>(framing)
             });
@@ -120,46 +165,78 @@ impl Cut<'_> {
     }
 }
 
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    thread::Builder::new()
+        .name("cutter".to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| Error::Failure(Failure::Machine(error.into())))
+}
+
 /// Cuts a package and names its chunks. Blocks.
 fn cut(
     mut chunker: Chunker,
     mut parts: mpsc::Receiver<Result<Bytes, package::Error>>,
-    batches: &mpsc::Sender<Result<Batch, package::Error>>,
+    mut gathered: Gathered,
 ) {
-    let mut batch = Vec::new();
-    let mut bytes = 0;
     let mut last = false;
     while !last {
         match parts.blocking_recv() {
             Some(Ok(part)) => chunker.push(&part),
-            Some(Err(error)) => {
-                let _ = batches.blocking_send(Err(error));
-                return;
-            }
+            Some(Err(error)) => return gathered.fail(error),
             None => last = true,
         }
         while let Some(data) = chunker.next(last) {
-            let Ok(length) = u32::try_from(data.len()) else {
+            let Ok(bytes) = u32::try_from(data.len()) else {
                 return;
             };
-            bytes += data.len();
-            let chunk = ChunkRef {
-                id: Digest::blake3(&data),
-                bytes: length,
-            };
-            batch.push((chunk, data));
-            if bytes >= BATCH_BYTES {
-                bytes = 0;
-                if batches
-                    .blocking_send(Ok(Batch(std::mem::take(&mut batch))))
-                    .is_err()
-                {
-                    return;
-                }
+            let id = Digest::blake3(&data);
+            if !gathered.push(Item::Chunk(ChunkRef { id, bytes }, data)) {
+                return;
             }
         }
     }
-    if !batch.is_empty() {
-        let _ = batches.blocking_send(Ok(Batch(batch)));
+    gathered.end();
+}
+
+/// Gathers batches that are worth a question.
+struct Gathered {
+    batch: Vec<Item>,
+    bytes: usize,
+    batches: Batches,
+}
+
+impl Gathered {
+    fn new(batches: Batches) -> Gathered {
+        Gathered {
+            batch: Vec::new(),
+            bytes: 0,
+            batches,
+        }
+    }
+
+    /// Takes what comes next, and says whether anything more is wanted. Blocks.
+    fn push(&mut self, item: Item) -> bool {
+        if let Item::Chunk(_, data) = &item {
+            self.bytes += data.len();
+        }
+        self.batch.push(item);
+        if self.bytes < BATCH_BYTES {
+            return true;
+        }
+        self.bytes = 0;
+        let batch = Batch(std::mem::take(&mut self.batch));
+        self.batches.blocking_send(Ok(batch)).is_ok()
+    }
+
+    /// Hands out what is left.
+    fn end(self) {
+        if !self.batch.is_empty() {
+            let _ = self.batches.blocking_send(Ok(Batch(self.batch)));
+        }
+    }
+
+    fn fail(self, error: package::Error) {
+        let _ = self.batches.blocking_send(Err(error));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
-use cofferdam_blobs::{ChunkRef, ChunkerParams};
+use cofferdam_blobs::{ChunkRef, ChunkerParams, Digest};
 use serde_json::json;
 use tokio::sync::mpsc;
 use zstd::bulk::Compressor;
@@ -25,6 +25,12 @@ const VERSION: u32 = 1;
 /// The bit that says that a chunk is held.
 const HELD: u32 = 1 << 31;
 
+/// The bits that say that a line stands for a run of the base's chunks.
+const RUN: u32 = 0b11 << 30;
+
+/// How many chunks one line may stand for: the number's other bits hold more.
+const RUN_CHUNKS: usize = 1 << 24;
+
 /// A frame is closed when it has this many bytes: a longer one is refused.
 const FRAME_BYTES: usize = 1024 * 1024;
 
@@ -37,18 +43,28 @@ const PARTS: usize = 4;
 
 /// A package in this form, while it is made.
 pub(super) struct Framing {
-    /// The list's lines.
+    /// The list's lines, and how many they are.
     lines: Vec<u8>,
-    chunks: u64,
+    count: u64,
+    /// Digest of what they stand for.
+    list: Box<blake3::Hasher>,
     package_bytes: u64,
     spared: u64,
-    digest: blake3::Hasher,
+    whole: Whole,
     /// The frame that is being filled.
     frame: Vec<u8>,
     compressor: Compressor<'static>,
     spool: File,
     spool_bytes: u64,
     spool_digest: blake3::Hasher,
+}
+
+/// What is known of a package as a whole.
+pub(super) enum Whole {
+    /// All of it is read here: its BLAKE3, so far.
+    Read(Box<blake3::Hasher>),
+    /// A part of it is what the project's package with this BLAKE3 has, and is not read.
+    LikeThis(Digest),
 }
 
 /// A package in this form.
@@ -60,18 +76,19 @@ pub(super) struct Framed {
     spool: File,
     spool_bytes: u64,
     spared: u64,
-    digest: String,
+    digest: Option<String>,
     fingerprint: String,
 }
 
 impl Framing {
-    pub(super) fn new() -> io::Result<Framing> {
+    pub(super) fn new(whole: Whole) -> io::Result<Framing> {
         Ok(Framing {
             lines: Vec::new(),
-            chunks: 0,
+            count: 0,
+            list: Box::default(),
             package_bytes: 0,
             spared: 0,
-            digest: blake3::Hasher::new(),
+            whole,
             frame: Vec::with_capacity(FRAME_BYTES),
             compressor: Compressor::new(LEVEL)?,
             spool: spool()?,
@@ -97,11 +114,11 @@ impl Framing {
         } else {
             chunk.bytes | HELD
         };
-        self.lines.extend_from_slice(&word.to_le_bytes());
-        self.lines.extend_from_slice(chunk.id.as_bytes());
-        self.chunks += 1;
-        self.package_bytes += u64::from(chunk.bytes);
-        self.digest.update(data);
+        self.line(word, *chunk.id.as_bytes());
+        self.count_in(&chunk);
+        if let Whole::Read(digest) = &mut self.whole {
+            digest.update(data);
+        }
         if !missing {
             self.spared += u64::from(chunk.bytes);
             return Ok(());
@@ -114,6 +131,34 @@ impl Framing {
         }
         self.frame.extend_from_slice(data);
         Ok(())
+    }
+
+    /// Takes the package's next chunks, which follow one another in the base from the one at this place on.
+    pub(super) fn push_run(&mut self, first: u64, chunks: &[ChunkRef]) {
+        let mut first = first;
+        for run in chunks.chunks(RUN_CHUNKS) {
+            let count = u32::try_from(run.len()).expect("at most RUN_CHUNKS");
+            let mut place = [0; 32];
+            place[..8].copy_from_slice(&first.to_le_bytes());
+            self.line(RUN | count, place);
+            first += u64::from(count);
+        }
+        for chunk in chunks {
+            self.count_in(chunk);
+            self.spared += u64::from(chunk.bytes);
+        }
+    }
+
+    fn line(&mut self, word: u32, rest: [u8; 32]) {
+        self.lines.extend_from_slice(&word.to_le_bytes());
+        self.lines.extend_from_slice(&rest);
+        self.count += 1;
+    }
+
+    fn count_in(&mut self, chunk: &ChunkRef) {
+        self.list.update(&chunk.bytes.to_le_bytes());
+        self.list.update(chunk.id.as_bytes());
+        self.package_bytes += u64::from(chunk.bytes);
     }
 
     fn close_frame(&mut self) -> io::Result<()> {
@@ -145,13 +190,21 @@ impl Framing {
         media_type: &str,
     ) -> io::Result<Framed> {
         self.close_frame()?;
-        let head = json!({
+        let mut head = json!({
             "chunker": chunker,
-            "chunks": self.chunks,
+            "chunks": self.count,
             "bytes": self.package_bytes,
             "media_type": media_type,
-        })
-        .to_string();
+            "list": self.list.finalize().to_hex().as_str(),
+        });
+        let digest = match self.whole {
+            Whole::Read(digest) => Some(digest.finalize().to_hex().to_string()),
+            Whole::LikeThis(package) => {
+                head["base"] = json!(package.to_string());
+                None
+            }
+        };
+        let head = head.to_string();
         let length =
             u32::try_from(head.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let mut prefix = Vec::with_capacity(16 + head.len() + self.lines.len());
@@ -168,7 +221,7 @@ impl Framing {
             spool: self.spool,
             spool_bytes: self.spool_bytes,
             spared: self.spared,
-            digest: self.digest.finalize().to_hex().to_string(),
+            digest,
             fingerprint: fingerprint.finalize().to_hex().to_string(),
         })
     }
@@ -185,9 +238,9 @@ impl Framed {
         self.spared
     }
 
-    /// BLAKE3 of the package.
-    pub(super) fn digest(&self) -> &str {
-        &self.digest
+    /// BLAKE3 of the package, if all of it was read.
+    pub(super) fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
     }
 
     /// BLAKE3 of what is sent, or nearly.

@@ -31,7 +31,12 @@ struct Entry {
 impl State {
     /// The file for what has this fingerprint and goes to that project of that server.
     pub(super) fn of(server: &str, project: &str, fingerprint: &str) -> State {
-        State::within(directory().as_deref(), server, project, fingerprint)
+        State::within(
+            directory("uploads").as_deref(),
+            server,
+            project,
+            fingerprint,
+        )
     }
 
     fn within(directory: Option<&Path>, server: &str, project: &str, fingerprint: &str) -> State {
@@ -96,14 +101,14 @@ fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(fits)
 }
 
-/// Where this user's state is kept, as the XDG base directory specification says.
-fn directory() -> Option<PathBuf> {
+/// Where this user's state of one kind is kept, as the XDG base directory specification says.
+pub(super) fn directory(kind: &str) -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?;
     state
         .is_absolute()
-        .then(|| state.join("cofferdam").join("uploads"))
+        .then(|| state.join("cofferdam").join(kind))
 }
 
 #[cfg(test)]

@@ -1,14 +1,20 @@
 //! Looking at a directory: what is in the package, and what cannot be.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ignore::WalkBuilder;
 
 use super::{Entry, Error, IGNORE, Kind, MANIFEST, Plan, Problems, header, links};
+
+/// A file that was touched less long ago has no stamp: the clocks of file systems are coarse, and those of other machines
+/// may be ahead.
+const UNSETTLED_SECONDS: i64 = 2;
 
 /// Looks at the directory `root`: every entry of the package, its order and its size.
 ///
@@ -17,6 +23,11 @@ use super::{Entry, Error, IGNORE, Kind, MANIFEST, Plan, Problems, header, links}
 /// [`Error::Entries`] names entries that a package cannot hold, [`Error::Ignore`] a bad pattern,
 /// [`Error::Read`] what the file system refused.
 pub(crate) fn plan(root: &Path) -> Result<Plan, Error> {
+    plan_at(root, SystemTime::now())
+}
+
+/// The same at another time.
+pub(crate) fn plan_at(root: &Path, now: SystemTime) -> Result<Plan, Error> {
     let root = fs::canonicalize(root).map_err(|source| Error::Read {
         path: root.to_owned(),
         source,
@@ -41,11 +52,8 @@ pub(crate) fn plan(root: &Path) -> Result<Plan, Error> {
         if path == MANIFEST || path == IGNORE {
             continue;
         }
-        match kind(found.path()) {
-            Ok(Ok(kind)) => entries.push(Entry {
-                path: path.to_owned(),
-                kind,
-            }),
+        match look(found.path(), path, now) {
+            Ok(Ok(entry)) => entries.push(entry),
             Ok(Err(why)) => problems.add(path, why),
             Err(source) => {
                 let path = found.path().to_owned();
@@ -64,11 +72,8 @@ pub(crate) fn plan(root: &Path) -> Result<Plan, Error> {
         entries,
     };
     for entry in &plan.entries {
-        plan.tar_bytes += header::blocks(entry).len() as u64;
-        if let Kind::File { bytes, .. } = entry.kind {
-            plan.files += 1;
-            plan.tar_bytes += bytes + header::padding(bytes) as u64;
-        }
+        plan.tar_bytes += entry.tar_bytes;
+        plan.files += u64::from(matches!(entry.kind, Kind::File { .. }));
     }
     Ok(plan)
 }
@@ -92,6 +97,11 @@ pub(crate) fn fingerprint(path: &Path, hasher: &mut blake3::Hasher) {
         return;
     };
     hasher.update(path.as_os_str().as_bytes());
+    identify(&metadata, hasher);
+}
+
+/// Adds what changes when a file's content does.
+fn identify(metadata: &Metadata, hasher: &mut blake3::Hasher) {
     for number in [
         metadata.ino(),
         metadata.len(),
@@ -117,8 +127,50 @@ fn walker(root: &Path) -> ignore::Walk {
 }
 
 /// What an entry is, or why it has no place in a package.
-fn kind(path: &Path) -> std::io::Result<Result<Kind, &'static str>> {
-    let metadata = fs::symlink_metadata(path)?;
+fn look(full: &Path, path: &str, now: SystemTime) -> io::Result<Result<Entry, &'static str>> {
+    let metadata = fs::symlink_metadata(full)?;
+    let kind = match kind(full, &metadata)? {
+        Ok(kind) => kind,
+        Err(why) => return Ok(Err(why)),
+    };
+    let mut entry = Entry {
+        path: path.to_owned(),
+        kind,
+        tar_bytes: 0,
+        stamp: None,
+    };
+    let blocks = header::blocks(&entry);
+    entry.tar_bytes = blocks.len() as u64;
+    let mut stamp = blake3::Hasher::new();
+    stamp.update(&blocks);
+    let mut is_settled = true;
+    if let Kind::File { bytes, .. } = entry.kind {
+        entry.tar_bytes += bytes + header::padding(bytes) as u64;
+        identify(&metadata, &mut stamp);
+        is_settled = was_left_alone(&metadata, now);
+    }
+    entry.stamp = stamp
+        .finalize()
+        .as_bytes()
+        .first_chunk()
+        .copied()
+        .filter(|_| is_settled);
+    Ok(Ok(entry))
+}
+
+/// Whether a file was last touched so long ago that whatever touches it next gives it another time.
+fn was_left_alone(metadata: &Metadata, now: SystemTime) -> bool {
+    let Ok(now) = now.duration_since(UNIX_EPOCH) else {
+        return false;
+    };
+    let before = i64::try_from(now.as_secs())
+        .unwrap_or(i64::MAX)
+        .saturating_sub(UNSETTLED_SECONDS);
+    metadata.ctime() < before && metadata.mtime() < before
+}
+
+/// What an entry is, or why it has no place in a package.
+fn kind(path: &Path, metadata: &Metadata) -> io::Result<Result<Kind, &'static str>> {
     let file_type = metadata.file_type();
     Ok(if file_type.is_dir() {
         Ok(Kind::Directory)
@@ -176,7 +228,7 @@ fn unreadable(root: &Path, error: ignore::Error) -> Error {
         Some(source) => Error::Read { path, source },
         None => Error::Read {
             path,
-            source: std::io::Error::other("it cannot be walked"),
+            source: io::Error::other("it cannot be walked"),
         },
     }
 }

@@ -35,19 +35,9 @@ impl Plan {
         out: &mut impl Write,
         buffer: &mut [u8],
     ) -> Result<(), Error> {
-        let path = self.root.join(&entry.path);
-        let changed = |what| Error::Changed {
-            path: entry.path.clone(),
-            what,
-        };
-        let unreadable = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => changed("went away"),
-            _ => Error::Read {
-                path: path.clone(),
-                source,
-            },
-        };
-        let mut file = File::open(&path).map_err(unreadable)?;
+        let changed = |what| entry.changed(what);
+        let unreadable = |source| self.unreadable(entry, source);
+        let mut file = File::open(self.root.join(&entry.path)).map_err(unreadable)?;
         if !file.metadata().map_err(unreadable)?.is_file() {
             return Err(changed("stopped being a file"));
         }

@@ -1,7 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use cofferdam_blobs::Digest;
-
 use super::*;
 
 fn chunk(data: &[u8]) -> ChunkRef {
@@ -9,6 +7,10 @@ fn chunk(data: &[u8]) -> ChunkRef {
         id: Digest::blake3(data),
         bytes: u32::try_from(data.len()).unwrap(),
     }
+}
+
+fn read() -> Whole {
+    Whole::Read(Box::default())
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {
@@ -30,7 +32,7 @@ async fn what_is_missing_is_in_the_frames_and_what_is_held_only_in_the_list() {
     let held = vec![1; 50_000];
     let text = b"again and again ".repeat(5_000);
     let noise = noise(0, 200_000);
-    let mut framing = Framing::new().unwrap();
+    let mut framing = Framing::new(read()).unwrap();
     let mut package = Vec::new();
     for (data, missing) in [
         (&held, false),
@@ -44,7 +46,10 @@ async fn what_is_missing_is_in_the_frames_and_what_is_held_only_in_the_list() {
     let params = ChunkerParams::default();
     let framed = Arc::new(framing.finish(&params, "application/x-tar").unwrap());
     assert_eq!(framed.spared(), 100_000);
-    assert_eq!(framed.digest(), blake3::hash(&package).to_hex().as_str());
+    assert_eq!(
+        framed.digest(),
+        Some(blake3::hash(&package).to_hex().as_str())
+    );
 
     let bytes = all(&framed, 0).await;
     assert_eq!(bytes.len() as u64, framed.bytes());
@@ -78,7 +83,7 @@ async fn what_is_missing_is_in_the_frames_and_what_is_held_only_in_the_list() {
 
 #[tokio::test]
 async fn frames_end_with_whole_chunks_and_are_no_longer_than_a_server_reads() {
-    let mut framing = Framing::new().unwrap();
+    let mut framing = Framing::new(read()).unwrap();
     for n in 0..9_u8 {
         let data = noise(n, 250_000);
         framing.push(chunk(&data), &data, true).unwrap();
@@ -101,4 +106,35 @@ fn noise(seed: u8, length: usize) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[seed]).finalize_xof().fill(&mut bytes);
     bytes
+}
+
+#[tokio::test]
+async fn a_run_is_one_line_and_its_chunks_are_in_the_lists_digest() {
+    let (first, second, read) = (vec![1; 20_000], vec![2; 30_000], vec![3; 40_000]);
+    let base = Digest::blake3(b"the base");
+    let mut framing = Framing::new(Whole::LikeThis(base)).unwrap();
+    framing.push_run(7, &[chunk(&first), chunk(&second)]);
+    framing.push(chunk(&read), &read, true).unwrap();
+    let params = ChunkerParams::default();
+    let framed = Arc::new(framing.finish(&params, "application/x-tar").unwrap());
+    assert_eq!((framed.spared(), framed.digest()), (50_000, None));
+
+    let bytes = all(&framed, 0).await;
+    let lines = 16 + number(&bytes, 12) as usize;
+    let head: serde_json::Value = serde_json::from_slice(&bytes[16..lines]).unwrap();
+    assert_eq!(
+        (&head["chunks"], &head["bytes"]),
+        (&json!(2), &json!(90_000))
+    );
+    assert_eq!(head["base"], json!(base.to_string()));
+    let mut list = blake3::Hasher::new();
+    for data in [&first, &second, &read] {
+        list.update(&chunk(data).bytes.to_le_bytes());
+        list.update(chunk(data).id.as_bytes());
+    }
+    assert_eq!(head["list"], json!(list.finalize().to_hex().as_str()));
+    assert_eq!(number(&bytes, lines), HELD | 1 << 30 | 2);
+    assert_eq!(bytes[lines + 4..lines + 12], 7_u64.to_le_bytes());
+    assert_eq!(bytes[lines + 12..lines + 36], [0; 24]);
+    assert_eq!(number(&bytes, lines + 36), 40_000);
 }
