@@ -38,9 +38,9 @@ pub use self::pool::WorkerFigures;
 pub(crate) use self::supervise::start;
 pub use self::walls::{LandlockStatus, landlock_status};
 
-/// Workers that wait for a job: as many as the processors of a small machine, so that a pipeline's next step and
-/// another project's first do not wait for each other.
-pub const DEFAULT_SPARE_WORKERS: usize = 2;
+/// Workers that wait for a job: those of a usual pipeline, which then starts none while it runs, and one for another
+/// project's first step.
+pub const DEFAULT_SPARE_WORKERS: usize = 3;
 
 /// Bytes that a compilation may hold: a componentized Python takes 360 MiB.
 pub const DEFAULT_COMPILE_MEMORY_BYTES: u64 = 2 << 30;

@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 
 use rustix::fs::MemfdFlags;
 
-use super::pool::{self, ATTEMPTS, Pool};
+use super::pool::{self, Pool};
 use super::process::Process;
 use super::wire::{self, FromWorker, Job, Said};
 use crate::error::Error;
@@ -84,7 +84,7 @@ fn ready(pool: &Pool) -> Result<Process, Error> {
         let process = pool.take_blocking()?;
         match process.hello_blocking() {
             Ok(()) => return Ok(process),
-            Err(error) if tries < ATTEMPTS => {
+            Err(error) if tries < pool.attempts() => {
                 tracing::warn!(%error, "an idle worker process is of no use; the next is taken");
                 tries += 1;
             }

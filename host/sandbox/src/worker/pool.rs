@@ -21,9 +21,9 @@ use crate::admission::Component;
 use crate::error::Error;
 use crate::event::StepEvent;
 
-/// How long a worker that was taken has the processors to itself before the next one is started: what a step takes to
-/// its first words.
-const REST: Duration = Duration::from_millis(3);
+/// How long a worker that was taken has the processors to itself before the next one is started: what a small deployment
+/// takes from there to its end. Starting one is work for some milliseconds, and nobody waits for it while others are idle.
+const REST: Duration = Duration::from_millis(25);
 
 /// How long the thread waits before it tries again to start a worker.
 const RETRY: Duration = Duration::from_secs(1);
@@ -31,8 +31,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long a worker may take from its start to its first word, when somebody waits for it.
 pub(super) const HELLO: Duration = Duration::from_secs(30);
 
-/// Workers that may die before their first word before a job gives up.
-pub(super) const ATTEMPTS: usize = 3;
+/// Workers that may die before their first word before a job gives up, beside all that were idle: whatever killed those did
+/// so before there was a job.
+const ATTEMPTS: usize = 3;
 
 /// Workers that wait for jobs. Clones are the same pool.
 #[derive(Debug, Clone)]
@@ -104,6 +105,11 @@ impl Pool {
 
     pub(super) fn landlock(&self) -> Landlock {
         self.0.options.landlock
+    }
+
+    /// How many workers a job tries.
+    pub(super) fn attempts(&self) -> usize {
+        ATTEMPTS + self.0.options.spare
     }
 
     pub(super) fn compile_memory_bytes(&self) -> u64 {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use self::feed::Feed;
 use self::link::Link;
-use super::pool::{self, ATTEMPTS, Pool};
+use super::pool::{self, Pool};
 use super::process::{self, Process};
 use super::wire::{FromWorker, Job, Said, StepJob, ToWorker};
 use crate::admission::Component;
@@ -232,7 +232,7 @@ impl Supervised {
                 }
                 Ok(Err(message)) => return Err(Error::worker(message)),
                 // It is gone before its walls were up: no guest's code ran in it.
-                Err(error) if tries < ATTEMPTS => {
+                Err(error) if tries < self.pool.attempts() => {
                     tracing::warn!(%error, "a worker process is of no use; the next is taken");
                     tries += 1;
                 }
