@@ -608,3 +608,26 @@ async fn a_process_that_does_not_die_is_said_to_be_stuck_and_not_to_be_cancelled
     assert_eq!(record["status"], "failed", "{record:#}");
     assert_eq!(record["error"]["code"], "step_stuck", "{record:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_nobodys_keeps_no_server_from_coming_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::start_on(directory.path());
+    server
+        .succeed("blog", &json!({}), package::tar(&site("blog")))
+        .await;
+    server.kill();
+    for place in ["", "releases", "staging", "events", "cache", "plugins"] {
+        std::fs::write(directory.path().join(place).join("stray"), "nobody's").unwrap();
+    }
+    let server = Server::start_on(directory.path());
+    let answer = server.get_json("/v1/deployments?project=blog").await;
+    assert_eq!(answer["deployments"][0]["status"], "succeeded");
+    assert_eq!(server.serves("blog", "/").await.0, 200);
+    for place in ["", "releases", "events", "plugins"] {
+        assert!(
+            directory.path().join(place).join("stray").exists(),
+            "{place}"
+        );
+    }
+}

@@ -411,8 +411,11 @@ async fn sweep(host: &Arc<Inner>, going_on: &HashSet<PathBuf>) -> Result<(), Err
         staged.extend(children(&data.all_scratch())?);
         let mut released = Vec::new();
         for project in children(&data.all_releases())? {
-            released.extend(children(&project)?);
-            released.push(project);
+            // What else somebody put there is nobody's release, and no reason not to start.
+            if project.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+                released.extend(children(&project)?);
+                released.push(project);
+            }
         }
         let mut kept = children(&data.all_caches())?;
         kept.extend(children(&data.all_states())?);
