@@ -199,6 +199,9 @@ async fn what_a_service_keeps_survives_releases_and_restarts_and_goes_with_its_p
     let visit = async |server: &Server| server.serves("api", "/count?visits").await.1;
     deploy(&server).await;
     assert_eq!(visit(&server).await, "1");
+    // It has no gate, so it was watched for a while before it took traffic: one answer is not enough.
+    let probes = server.serves("api", "/count?probes").await.1;
+    assert!(probes.parse::<u64>().unwrap() > 2, "{probes}");
     deploy(&server).await;
     assert_eq!(visit(&server).await, "2");
     let full = server.serves("api", "/fill?1048576").await.1;

@@ -2,8 +2,8 @@
 //!
 //! A service says how it is asked (`ready` in its description): a path, the status that means yes, how often,
 //! how long an answer may take, for how long it must go on saying yes, and when to give up. One that says
-//! nothing is alive when it answers `GET /` with anything at all: a service that traps, or never answers, is
-//! not. A static service is ready when its directory opens and, if a path is named, a file is there.
+//! nothing is alive when for a short while ([`LIVENESS`]) it answers every `GET /` with anything at all: a service that
+//! traps, or does not answer, is not. A static service is ready when its directory opens and, if a path is named, a file is there.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,6 +27,10 @@ pub(crate) const LONGEST_MS: u64 = 600_000;
 
 /// The shortest interval: a probe is a whole run of the service.
 const SHORTEST_INTERVAL_MS: u64 = 10;
+
+/// For how long a component that does not say how it is asked has to answer whatever it is asked, and how often that is.
+const LIVENESS: Duration = Duration::from_millis(300);
+const LIVENESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The longest path to ask for.
 const LONGEST_PATH: usize = 2000;
@@ -164,7 +168,10 @@ pub(crate) async fn wait(
     let assumed = Readiness::default();
     let gate = readiness.unwrap_or(&assumed);
     let deadline = Instant::now() + Duration::from_millis(gate.within_ms);
-    let healthy = Duration::from_millis(gate.healthy_ms);
+    let (interval, healthy) = match (target, readiness) {
+        (Target::Http(_), None) => (LIVENESS_INTERVAL, LIVENESS),
+        _ => (gate.interval(), Duration::from_millis(gate.healthy_ms)),
+    };
     let mut ready_since: Option<Instant> = None;
     loop {
         match probe(target, host, readiness).await {
@@ -177,8 +184,7 @@ pub(crate) async fn wait(
             Err(why) => {
                 ready_since = None;
                 // What is not in a frozen release will not come.
-                if matches!(why, Unready::Absent(_)) || Instant::now() + gate.interval() > deadline
-                {
+                if matches!(why, Unready::Absent(_)) || Instant::now() + interval > deadline {
                     return Err(why);
                 }
             }
@@ -187,7 +193,7 @@ pub(crate) async fn wait(
             return Err(Unready::Silent { ms: gate.within_ms });
         }
         let left = ready_since.map(|since| healthy.saturating_sub(since.elapsed()));
-        sleep(left.map_or(gate.interval(), |left| left.min(gate.interval()))).await;
+        sleep(left.map_or(interval, |left| left.min(interval))).await;
     }
 }
 

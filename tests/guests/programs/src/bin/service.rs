@@ -15,6 +15,11 @@ impl wasip2::exports::http::incoming_handler::Guest for Service {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let path = request.path_with_query().unwrap_or_default();
         match path.as_str() {
+            "/" => {
+                // Where it has a directory, it counts how often it was asked whether it is alive.
+                count("probes");
+                answer(out, 404, b"there is nothing here\n");
+            }
             "/hello" => answer(out, 200, b"hello\n"),
             "/environment" => {
                 let names: Vec<String> = std::env::vars()
