@@ -92,12 +92,7 @@ impl Known {
         let mut buffer = Vec::with_capacity(READ_BYTES);
         let (mut at, mut common) = (0, &self.common[..]);
         while at < total {
-            while let [first, rest @ ..] = common
-                && first.new + first.bytes <= at
-            {
-                common = rest;
-            }
-            if let Some((run, bytes)) = common.first().and_then(|common| self.run(*common, at)) {
+            if let Some((run, bytes)) = self.run(&mut common, at) {
                 at += bytes;
                 if !take(run) {
                     return Ok(());
@@ -127,7 +122,7 @@ impl Known {
                 if !take(Item::Chunk(chunk, data)) {
                     return Ok(());
                 }
-                if at == total || self.begins_run(common, at) {
+                if at == total || self.run_at(&mut common, at).is_some() {
                     break;
                 }
             }
@@ -135,15 +130,8 @@ impl Known {
         Ok(())
     }
 
-    fn begins_run(&self, common: &[Common], at: u64) -> bool {
-        common
-            .iter()
-            .take_while(|common| common.new <= at)
-            .any(|common| self.run_at(*common, at).is_some())
-    }
-
     /// The chunks of the earlier package that are next in this one, if one begins here, and how many bytes they have.
-    fn run(&self, common: Common, at: u64) -> Option<(Item, u64)> {
+    fn run(&self, common: &mut &[Common], at: u64) -> Option<(Item, u64)> {
         let (first, end) = self.run_at(common, at)?;
         let run = Item::Run {
             first: first as u64,
@@ -152,17 +140,20 @@ impl Known {
         Some((run, self.starts[end] - self.starts[first]))
     }
 
-    /// The first of these chunks, and the one after the last.
-    fn run_at(&self, common: Common, at: u64) -> Option<(usize, usize)> {
-        let within = at.checked_sub(common.new)?;
-        if within >= common.bytes {
-            return None;
+    /// The first of these chunks, and the one after the last. What ends before `at` is not looked at again.
+    fn run_at(&self, common: &mut &[Common], at: u64) -> Option<(usize, usize)> {
+        while let [first, rest @ ..] = *common
+            && first.new + first.bytes <= at
+        {
+            *common = rest;
         }
-        let first = self.starts.binary_search(&(common.old + within)).ok()?;
+        let here = common.first()?;
+        let old = here.old + at.checked_sub(here.new)?;
+        let first = self.starts.binary_search(&old).ok()?;
         // The last start that is not behind what is common is where the last whole chunk ends.
         let end = self
             .starts
-            .partition_point(|start| *start <= common.old + common.bytes)
+            .partition_point(|start| *start <= here.old + here.bytes)
             - 1;
         (first < end).then_some((first, end))
     }
