@@ -417,7 +417,7 @@ async fn what_did_not_change_since_the_last_time_is_neither_read_nor_named() {
     write("index.html", b"another page");
     let (digest, bytes, (sent, spared), _) = deploy(&[]).await;
     assert!(
-        sent < 1_300_000 && sent + spared >= bytes,
+        sent < 1_300_000 && spared > bytes - 1_300_000,
         "{sent}, {spared}"
     );
     let (again, _, _, _) = deploy(&["--reread"]).await;
@@ -455,11 +455,13 @@ async fn a_damaged_chunk_that_was_to_be_spared_is_sent_again_and_healed() {
     let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     site(root.path(), 20);
     told(&run(command(&server, &url, root.path(), home.path())).await);
-    let packs = server.data().join("blobs/packs");
-    let pack = std::fs::read_dir(packs).unwrap().next().unwrap().unwrap();
-    let mut bytes = std::fs::read(pack.path()).unwrap();
+    // Not in the first pack: what is wrong with the first chunks is found before there is a deployment.
+    let packs = std::fs::read_dir(server.data().join("blobs/packs")).unwrap();
+    let mut packs: Vec<_> = packs.map(|pack| pack.unwrap().path()).collect();
+    packs.sort();
+    let mut bytes = std::fs::read(&packs[2]).unwrap();
     bytes[100_000] ^= 1;
-    std::fs::write(pack.path(), bytes).unwrap();
+    std::fs::write(&packs[2], bytes).unwrap();
     // The first attempt meets it and fails; what is sent then does not lean on it.
     let output = run(command(&server, &url, root.path(), home.path())).await;
     let (_, record) = told(&output);
