@@ -4,7 +4,6 @@
 //! order. What is remembered says which entries need not be read; what the package consisted of, the server tells.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,27 +113,14 @@ impl Place {
 
     /// What is remembered. A file that cannot be read or understood is nothing.
     pub(super) fn read(&self) -> Option<Memory> {
-        let path = self.path.as_ref()?;
-        if fs::metadata(path).ok()?.len() > MAX_BYTES {
-            return None;
-        }
-        Memory::decode(&fs::read(path).ok()?)
+        Memory::decode(&state::read(self.path.as_ref()?, MAX_BYTES)?)
     }
 
     /// Remembers. Where that is not possible, everything is read the next time.
     pub(super) fn write(&self, memory: &Memory) {
         let Some(path) = &self.path else { return };
-        let Some(directory) = path.parent() else {
-            return;
-        };
-        prune(directory);
-        let written = fs::create_dir_all(directory)
-            .and_then(|()| tempfile::NamedTempFile::new_in(directory))
-            .and_then(|mut file| {
-                file.write_all(&memory.encode())?;
-                Ok(file.persist(path)?)
-            });
-        drop(written);
+        path.parent().into_iter().for_each(prune);
+        state::replace(path, &memory.encode());
     }
 }
 

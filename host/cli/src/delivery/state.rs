@@ -56,10 +56,7 @@ impl State {
     /// The upload that was begun, if one is known. A file that cannot be read or understood is none.
     pub(super) fn read(&self) -> Option<String> {
         let path = self.path.as_ref()?;
-        if fs::metadata(path).ok()?.len() > MAX_BYTES {
-            return None;
-        }
-        let found: Entry = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let found: Entry = serde_json::from_slice(&read(path, MAX_BYTES)?).ok()?;
         let expected = Entry {
             upload: found.upload.clone(),
             ..self.entry.clone()
@@ -74,16 +71,9 @@ impl State {
             upload: upload.to_owned(),
             ..self.entry.clone()
         };
-        let Some(directory) = path.parent() else {
-            return;
-        };
-        let written = fs::create_dir_all(directory)
-            .and_then(|()| tempfile::NamedTempFile::new_in(directory))
-            .and_then(|mut file| {
-                file.write_all(&serde_json::to_vec(&entry)?)?;
-                Ok(file.persist(path)?)
-            });
-        drop(written);
+        if let Ok(entry) = serde_json::to_vec(&entry) {
+            replace(path, &entry);
+        }
     }
 
     /// Forgets the upload.
@@ -99,6 +89,28 @@ impl State {
 fn is_name(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     (1..=64).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// A file of state, if there is one and it has at most so many bytes.
+pub(super) fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
+    if fs::metadata(path).ok()?.len() > most {
+        return None;
+    }
+    fs::read(path).ok()
+}
+
+/// Writes a file of state, in the place of the one that was there. Where that is not possible, nothing is remembered.
+pub(super) fn replace(path: &Path, bytes: &[u8]) {
+    let Some(directory) = path.parent() else {
+        return;
+    };
+    let written = fs::create_dir_all(directory)
+        .and_then(|()| tempfile::NamedTempFile::new_in(directory))
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            Ok(file.persist(path)?)
+        });
+    drop(written);
 }
 
 /// Where this user's state of one kind is kept, as the XDG base directory specification says.

@@ -71,13 +71,19 @@ fn whole(plan: &Plan) -> (Vec<u8>, Vec<ChunkRef>) {
     (tar, chunks.collect())
 }
 
+/// The same of one that is sent, and what is remembered of it.
+fn sent(plan: &Plan) -> (Vec<u8>, Vec<ChunkRef>, Memory) {
+    let (tar, chunks) = whole(plan);
+    let memory = Memory::of(plan, *Digest::blake3(&tar).as_bytes());
+    (tar, chunks, memory)
+}
+
 /// What is read of a tree that was changed like this since it was sent; the rest of it was put together from the earlier
 /// package, and all of it is cut as if it had been read.
 fn read_after(change: impl FnOnce(&Tree)) -> usize {
     let tree = Tree::new();
     let before = tree.plan();
-    let (old, list) = whole(&before);
-    let memory = Memory::of(&before, *Digest::blake3(&old).as_bytes());
+    let (old, list, memory) = sent(&before);
     change(&tree);
     let now = tree.plan();
     let (new, expected) = whole(&now);
@@ -206,8 +212,7 @@ fn a_file_that_was_just_touched_is_not_remembered() {
 fn what_does_not_fit_together_is_not_used() {
     let tree = Tree::new();
     let plan = tree.plan();
-    let (old, list) = whole(&plan);
-    let memory = Memory::of(&plan, *Digest::blake3(&old).as_bytes());
+    let (_, list, memory) = sent(&plan);
     assert!(Known::new(Arc::clone(&plan), &memory, list[1..].to_vec()).is_none());
     assert!(Known::new(Arc::clone(&plan), &memory, Vec::new()).is_none());
     assert!(Known::new(plan, &memory, list).is_some());
@@ -217,8 +222,7 @@ fn what_does_not_fit_together_is_not_used() {
 fn a_file_that_is_no_longer_what_was_looked_at_is_named() {
     let tree = Tree::new();
     let before = tree.plan();
-    let (old, list) = whole(&before);
-    let memory = Memory::of(&before, *Digest::blake3(&old).as_bytes());
+    let (_, list, memory) = sent(&before);
     tree.write("d", &noise(9, 900_000));
     let known = Known::new(tree.plan(), &memory, list).unwrap();
     tree.write("d", b"short");
