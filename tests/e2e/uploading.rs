@@ -528,6 +528,7 @@ async fn a_server_that_begins_to_cut_in_another_way_gets_the_package_all_the_sam
     let link = Link::to(server.api);
     let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     site(root.path(), 20);
+    settled(root.path()).await;
     told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
     for (round, replace) in [
         // One that this client does not know, from the second answer on; other numbers, from the first and later on.
@@ -547,6 +548,15 @@ async fn a_server_that_begins_to_cut_in_another_way_gets_the_package_all_the_sam
         told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
         assert!(link.tricks.lock().unwrap().replaced > 0, "{replace:?}");
         assert_eq!(server.serves("sent", "/").await.1, page);
+
+        // What is remembered of the directory is of no use either, when nobody here can cut the rest of it.
+        std::fs::write(root.path().join("index.html"), format!("again {page}")).unwrap();
+        *link.tricks.lock().unwrap() = Tricks {
+            replace: Some(("\"version\":1,", "\"version\":2,", 0)),
+            ..Tricks::default()
+        };
+        told(&run(command(&server, &link.url(), root.path(), home.path())).await);
+        assert_eq!(server.serves("sent", "/").await.1, format!("again {page}"));
     }
 }
 

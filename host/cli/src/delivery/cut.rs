@@ -71,11 +71,11 @@ impl Cut<'_> {
             .open(Wanted::default())
             .await
             .map_err(Error::Package)?;
-        let media_type = package.media_type;
+        let (media_type, bytes) = (package.media_type, package.bytes);
         let (sender, batches) = mpsc::channel(1);
         spawn(move || cut(chunker, package.parts, Gathered::new(sender)))?;
         let whole = Whole::Read(Box::default());
-        self.frame(batches, whole, media_type).await
+        self.frame(batches, whole, media_type, bytes).await
     }
 
     /// Cuts what changed of a directory that was sent before.
@@ -86,6 +86,7 @@ impl Cut<'_> {
     ) -> Result<Outcome, Error> {
         let (sender, batches) = mpsc::channel(1);
         let whole = Whole::LikeThis(known.package);
+        let bytes = Some(known.bytes());
         let chunker = self.chunker.clone();
         spawn(move || {
             let mut gathered = Gathered::new(sender);
@@ -94,7 +95,7 @@ impl Cut<'_> {
                 Err(error) => gathered.fail(error.into()),
             }
         })?;
-        self.frame(batches, whole, media_type).await
+        self.frame(batches, whole, media_type, bytes).await
     }
 
     /// Asks for what was cut, and makes of it what is sent.
@@ -103,6 +104,7 @@ impl Cut<'_> {
         mut batches: mpsc::Receiver<Result<Batch, package::Error>>,
         whole: Whole,
         media_type: &'static str,
+        bytes: Option<u64>,
     ) -> Result<Outcome, Error> {
         let Ok(mut framing) = Framing::new(whole) else {
             return Ok(Outcome::NotWorthwhile);
@@ -152,7 +154,9 @@ impl Cut<'_> {
                 return Ok(Outcome::NotWorthwhile);
             }
         }
-        if framing.spared() < framing.package_bytes() / WORTHWHILE {
+        // A cutter that stopped early, for a chunker that is not known here or a defect, has not seen all of it.
+        let is_whole = bytes.is_none_or(|bytes| bytes == framing.package_bytes());
+        if !is_whole || framing.spared() < framing.package_bytes() / WORTHWHILE {
             return Ok(Outcome::NotWorthwhile);
         }
         let chunker = self.chunker.clone();

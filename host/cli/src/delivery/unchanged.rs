@@ -77,7 +77,13 @@ impl Known {
         })
     }
 
-    /// Cuts the package, and gives what it consists of to `take`, until that says that it is enough. Blocks.
+    /// How many bytes the package has.
+    pub(super) fn bytes(&self) -> u64 {
+        self.plan.tar_bytes
+    }
+
+    /// Cuts the package, and gives what it consists of to `take`, until that says that it is enough, or the first byte
+    /// that would have to be cut by a chunker that is not known here. Blocks.
     ///
     /// # Errors
     ///
