@@ -175,24 +175,37 @@ pub(super) fn find(site: Site<'_>, name: &str) -> io::Result<Found> {
     }))
 }
 
+/// How often a name is followed again when what it leads to is replaced meanwhile. That happens to a file once or
+/// twice in its life, when its release begins to share it with another one; a name that changes every time leads
+/// nowhere.
+const FOLLOWED: usize = 8;
+
 /// Follows a name to what it stands for, inside the root, and judges the name that was arrived at: a link
 /// to a dot-file shows as little as the dot-file.
 fn resolve(dir: &Dir, name: &Path) -> io::Result<Option<Entry>> {
-    let found = dir.metadata(name).and_then(|wanted| {
-        let path = dir.canonicalize(name)?;
-        let metadata = dir.symlink_metadata(&path)?;
-        Ok((wanted, path, metadata))
-    });
-    match found {
-        // cap-std's fallback, without openat2 or /proc, can return the part of a path that it got through;
-        // only the path of the very file asked for is worth judging.
-        Ok((wanted, path, metadata)) => {
-            let same = wanted.dev() == metadata.dev() && wanted.ino() == metadata.ino();
-            Ok((same && is_shown(&path)).then_some(Entry { path, metadata }))
+    for _ in 0..FOLLOWED {
+        let wanted = match dir.metadata(name) {
+            Ok(wanted) => wanted,
+            Err(error) if is_absence(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let found = dir
+            .canonicalize(name)
+            .and_then(|path| Ok((dir.symlink_metadata(&path)?, path)));
+        match found {
+            // cap-std's fallback, without openat2 or /proc, can return the part of a path that it got through;
+            // only the path of the very file asked for is worth judging.
+            Ok((metadata, path))
+                if wanted.dev() == metadata.dev() && wanted.ino() == metadata.ino() =>
+            {
+                return Ok(is_shown(&path).then_some(Entry { path, metadata }));
+            }
+            Ok(_) => {}
+            Err(error) if is_absence(&error) => {}
+            Err(error) => return Err(error),
         }
-        Err(error) if is_absence(&error) => Ok(None),
-        Err(error) => Err(error),
     }
+    Ok(None)
 }
 
 /// Whether an error only says that a name leads to nothing: it is missing, too long, goes through a file or

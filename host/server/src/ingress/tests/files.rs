@@ -1,5 +1,11 @@
 //! Which files are found, and which never are.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+
+use super::super::site::{Found, Site, find};
 use super::client::{ask, get};
 use super::release::Tree;
 
@@ -254,4 +260,34 @@ async fn files_are_read_and_nothing_else() {
         (answer.status, answer.header("allow")),
         (204, Some("GET, HEAD, OPTIONS"))
     );
+}
+
+#[test]
+fn a_file_that_is_replaced_by_its_like_is_there_all_the_time() {
+    let tree = Tree::new().file("page.html", "alike").file("like", "alike");
+    let dir = Dir::open_ambient_dir(tree.path(""), ambient_authority()).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // As it is done when two releases begin to share a file.
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                std::fs::copy(tree.path("like"), tree.path("next")).unwrap();
+                std::fs::rename(tree.path("next"), tree.path("page.html")).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        let missed = (0..5_000)
+            .filter(|_| {
+                let site = Site {
+                    release: [1; 16],
+                    digest: "blake3:00",
+                    service: "web",
+                    dir: &dir,
+                };
+                !matches!(find(site, "page.html"), Ok(Found::Page(_)))
+            })
+            .count();
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(missed, 0);
+    });
 }
