@@ -55,7 +55,7 @@ async fn state(server: &Server, ports: &[u16]) -> BTreeMap<String, Value> {
     serde_json::from_str(&text).unwrap()
 }
 
-fn take(data: &Path, file: &Path) {
+pub(crate) fn take(data: &Path, file: &Path) {
     let taken = cofferdam()
         .arg("backup")
         .arg(file)
@@ -65,6 +65,18 @@ fn take(data: &Path, file: &Path) {
         .unwrap();
     let error = String::from_utf8_lossy(&taken.stderr);
     assert!(taken.status.success(), "{error}");
+}
+
+pub(crate) fn restore(file: &Path, data: &Path) {
+    let restored = cofferdam()
+        .arg("restore")
+        .arg(file)
+        .arg("--data")
+        .arg(data)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&restored.stderr);
+    assert!(restored.status.success(), "{error}");
 }
 
 #[tokio::test]
@@ -118,20 +130,18 @@ async fn a_running_server_is_backed_up_and_restored_elsewhere_with_everything() 
     );
     drop(sending);
     let _ = upload.await;
-
-    let data = directory.path().join("restored");
-    let restored = cofferdam()
-        .arg("restore")
+    // It replaces nothing.
+    let again = cofferdam()
+        .arg("backup")
         .arg(&file)
         .arg("--data")
-        .arg(&data)
+        .arg(server.data())
         .output()
         .unwrap();
-    assert!(
-        restored.status.success(),
-        "{}",
-        String::from_utf8_lossy(&restored.stderr)
-    );
+    assert_eq!(again.status.code(), Some(3), "{again:?}");
+
+    let data = directory.path().join("restored");
+    restore(&file, &data);
     let elsewhere = Server::start_on(&data);
     assert_eq!(elsewhere.token, server.token);
     let mut after = state(&elsewhere, &[first, elsewhere.ingress.port()]).await;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::authority::encrypted_peer;
+use crate::backing_up;
 use crate::package::{self, Entry};
 use crate::server::{Server, cofferdam, wait_for};
 
@@ -209,6 +210,16 @@ async fn what_a_service_keeps_survives_releases_and_restarts_and_goes_with_its_p
     server.kill();
     let server = Server::start_on_with(&data, &arguments);
     assert_eq!(visit(&server).await, "3");
+
+    let (backup, restored) = (
+        directory.path().join("backup"),
+        directory.path().join("restored"),
+    );
+    backing_up::take(&data, &backup);
+    backing_up::restore(&backup, &restored);
+    let elsewhere = Server::start_on_with(&restored, &arguments);
+    assert_eq!(visit(&elsewhere).await, "4");
+    assert_eq!(visit(&server).await, "4");
 
     let removed = server
         .request(reqwest::Method::DELETE, "/v1/projects/api")

@@ -453,27 +453,33 @@ async fn a_damaged_chunk_that_was_to_be_spared_is_sent_again_and_healed() {
     let server = server();
     let url = server.url("");
     let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    site(root.path(), 20);
+    // As much as makes the steps wait for it.
+    site(root.path(), 160);
     told(&run(command(&server, &url, root.path(), home.path())).await);
     // Not in the first pack: what is wrong with the first chunks is found before there is a deployment.
     let packs = std::fs::read_dir(server.data().join("blobs/packs")).unwrap();
     let mut packs: Vec<_> = packs.map(|pack| pack.unwrap().path()).collect();
     packs.sort();
-    let mut bytes = std::fs::read(&packs[2]).unwrap();
+    let pack = &packs[packs.len() - 3];
+    let mut bytes = std::fs::read(pack).unwrap();
     bytes[100_000] ^= 1;
-    std::fs::write(&packs[2], bytes).unwrap();
+    std::fs::write(pack, bytes).unwrap();
     // The first attempt meets it and fails; what is sent then does not lean on it.
     let output = run(command(&server, &url, root.path(), home.path())).await;
     let (_, record) = told(&output);
     assert_eq!(record["error"], json!(null));
     let list = server.get_json("/v1/deployments?project=sent").await;
-    let codes: Vec<&Value> = list["deployments"]
-        .as_array()
-        .unwrap()
+    let records = list["deployments"].as_array().unwrap();
+    let failed = records
         .iter()
-        .map(|record| &record["error"]["code"])
-        .collect();
-    assert!(codes.contains(&&json!("chunks_missing")), "{codes:?}");
+        .find(|record| record["error"]["code"] == "chunks_missing")
+        .unwrap_or_else(|| panic!("{list:#}"));
+    // No step began to read what was not whole.
+    let events = server.events(failed["id"].as_str().unwrap(), 0).await;
+    assert!(
+        events.iter().all(|event| event["status"] != "extracting"),
+        "{events:#?}"
+    );
 }
 
 /// The codes of a project's deployments, the newest first.

@@ -91,6 +91,7 @@ pub struct Assembly {
     list: Arc<File>,
     listed: u64,
     bytes: u64,
+    held: u64,
     digest: blake3::Hasher,
     /// How many lines were read back.
     taken: u64,
@@ -156,6 +157,7 @@ impl Assembly {
             list: Arc::new(list),
             listed: 0,
             bytes: 0,
+            held: 0,
             digest: blake3::Hasher::new(),
             taken: 0,
             page: VecDeque::new(),
@@ -253,6 +255,7 @@ impl Assembly {
             }
             if *is_held {
                 held.push(*chunk);
+                self.held += u64::from(chunk.bytes);
             }
             self.bytes += u64::from(chunk.bytes);
             self.digest.update(&chunk.bytes.to_le_bytes());
@@ -286,6 +289,12 @@ impl Assembly {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// How many of them are in the store already.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.held
     }
 
     /// BLAKE3 of the list: of each chunk in order, its length in four bytes, little-endian, and its BLAKE3. Whoever sent

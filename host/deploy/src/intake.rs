@@ -79,6 +79,12 @@ impl Intake {
         self.live.received.store(bytes, Ordering::Relaxed);
     }
 
+    /// Says that the package comes as fast as the disk is: then a step that reads along would only keep it, and whoever
+    /// sent it, waiting. It has no effect on one that has begun.
+    pub fn settle_first(&self) {
+        self.live.settles_first.store(true, Ordering::Relaxed);
+    }
+
     /// Says whom the deployment was begun for. The first word stands; it is recorded with the package.
     pub fn attribute(&self, origin: Origin) {
         // A second word is not heard.

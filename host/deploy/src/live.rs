@@ -1,6 +1,6 @@
 //! A deployment that has not ended: what is known of it in memory, and the only way to record more.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use cofferdam_ledger::{Change, Durability, Ledger};
@@ -57,6 +57,8 @@ pub(crate) struct Live {
     pub(crate) fence: AtomicU64,
     /// Bytes of the package that have arrived.
     pub(crate) received: AtomicU64,
+    /// Whether the package is made durable before a step begins.
+    pub(crate) settles_first: AtomicBool,
     /// Lines that limits have dropped.
     pub(crate) dropped: AtomicU64,
     /// Whom it was begun for, once that is said.
@@ -119,6 +121,7 @@ impl Live {
             ledger,
             fence: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            settles_first: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             origin: body.origin.clone().map(OnceLock::from).unwrap_or_default(),
             state: Mutex::new(State { body, version }),

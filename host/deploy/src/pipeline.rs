@@ -206,6 +206,9 @@ async fn proceed(
         message,
         service_secrets: _,
     } = plan;
+    if live.settles_first.load(Ordering::Relaxed) {
+        settled(host, live).await?;
+    }
     let mut services = live.read(|body| body.journal.services.clone()).await;
     for (at, planned) in steps.iter().enumerate().skip(from) {
         let span = spans::of_step(planned);
@@ -220,17 +223,7 @@ async fn proceed(
         .check(&live.project, &services, strategy)
         .map_err(report(live))?;
 
-    tokio::select! {
-        stop = live.stopped() => return Err(stop.into()),
-        state = live.package_settled() => match state {
-            PackageState::Durable => {}
-            _ => return Err(live.stop_reason().map_or_else(
-                || ErrorRecord::new("upload_interrupted", "the package did not arrive whole").into(),
-                Halt::from,
-            )),
-        },
-        () = host.pausing() => return Err(Halt::Paused),
-    }
+    settled(host, live).await?;
     live.log
         .append(
             EventKind::Phase,
@@ -268,6 +261,21 @@ async fn proceed(
         return Err(halt);
     }
     Ok(())
+}
+
+/// Waits until the package is durable.
+async fn settled(host: &Inner, live: &Live) -> Result<(), Halt> {
+    tokio::select! {
+        stop = live.stopped() => Err(stop.into()),
+        state = live.package_settled() => match state {
+            PackageState::Durable => Ok(()),
+            _ => Err(live.stop_reason().map_or_else(
+                || ErrorRecord::new("upload_interrupted", "the package did not arrive whole").into(),
+                Halt::from,
+            )),
+        },
+        () = host.pausing() => Err(Halt::Paused),
+    }
 }
 
 fn read_services(

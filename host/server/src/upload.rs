@@ -282,6 +282,11 @@ impl Arrival {
         Ok(())
     }
 
+    /// Whether the rest comes as fast as the disk is.
+    pub(crate) fn is_nearly_here(&self) -> bool {
+        matches!(&self.content, Content::Assembled(assembled) if assembled.is_nearly_here())
+    }
+
     /// Finds out what the package is, by its first bytes if nobody has said so.
     async fn sniff(&mut self) -> Result<(), UploadError> {
         let first = self.first_bytes().await?;

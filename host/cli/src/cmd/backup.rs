@@ -32,12 +32,21 @@ pub(crate) async fn restore(arguments: &RestoreArgs) -> Result<(), Failure> {
 
 /// The path goes where a script reads it, what is in it where a person does.
 fn tell(backup: Backup, path: &Path, json: bool) -> Result<(), Failure> {
-    let Backup { entries, bytes } = backup;
+    let Backup {
+        entries,
+        bytes,
+        skipped,
+    } = backup;
     let shown = path.display().to_string();
     if json {
         return print(&format!(
             "{}\n",
-            json!({ "path": shown, "entries": entries, "bytes": bytes })
+            json!({ "path": shown, "entries": entries, "bytes": bytes, "skipped": skipped })
+        ));
+    }
+    if skipped > 0 {
+        super::serve::say(&format!(
+            "{skipped} things that services keep are left out: nested too deep, or of a name that is no text\n"
         ));
     }
     super::serve::say(&format!("{entries} entries, {}\n", text::bytes(bytes)));

@@ -3,18 +3,24 @@
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io;
+use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ignore::WalkBuilder;
+use ignore::{DirEntry, WalkBuilder, WalkParallel, WalkState};
 
 use super::{Entry, Error, IGNORE, Kind, MANIFEST, Plan, Problems, header, links};
 
 /// A file that was touched less long ago has no stamp: the clocks of file systems are coarse, and those of other machines
 /// may be ahead.
 const UNSETTLED_SECONDS: i64 = 2;
+
+/// The most threads that look at a directory: more wait for each other.
+const THREADS: usize = 4;
 
 /// Looks at the directory `root`: every entry of the package, its order and its size.
 ///
@@ -32,36 +38,20 @@ pub(crate) fn plan_at(root: &Path, now: SystemTime) -> Result<Plan, Error> {
         path: root.to_owned(),
         source,
     })?;
-    let mut problems = Problems::default();
-    let mut entries = Vec::new();
-    for found in walker(&root) {
-        let found = found.map_err(|error| unreadable(&root, error))?;
-        if let Some(error) = found.error() {
-            return Err(Error::Ignore(error.clone()));
-        }
-        let Ok(relative) = found.path().strip_prefix(&root) else {
-            continue;
-        };
-        if relative.as_os_str().is_empty() {
-            continue;
-        }
-        let Some(path) = relative.to_str() else {
-            problems.add(&relative.to_string_lossy(), "the name is not UTF-8");
-            continue;
-        };
-        if path == MANIFEST || path == IGNORE {
-            continue;
-        }
-        match look(found.path(), path, now) {
-            Ok(Ok(entry)) => entries.push(entry),
-            Ok(Err(why)) => problems.add(path, why),
-            Err(source) => {
-                let path = found.path().to_owned();
-                return Err(Error::Read { path, source });
-            }
+    let (mut entries, mut refused) = (Vec::new(), Vec::new());
+    for found in walk(&root, now) {
+        match found? {
+            Found::Entry(entry) => entries.push(entry),
+            Found::Refused { path, why } => refused.push((path, why)),
         }
     }
+    // Several threads find them in any order.
     entries.sort_unstable_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
+    refused.sort_unstable();
+    let mut problems = Problems::default();
+    for (path, why) in refused {
+        problems.add(&path, why);
+    }
     check_links(&root, &entries, &mut problems);
     problems.into_result()?;
 
@@ -114,8 +104,75 @@ fn identify(metadata: &Metadata, hasher: &mut blake3::Hasher) {
     }
 }
 
+/// What the walk found.
+enum Found {
+    Entry(Entry),
+    /// What a package cannot hold.
+    Refused {
+        path: String,
+        why: &'static str,
+    },
+}
+
+/// Walks the directory on a few threads: most of it is waiting for the kernel.
+fn walk(root: &Path, now: SystemTime) -> mpsc::IntoIter<Result<Found, Error>> {
+    let (sender, found) = mpsc::channel();
+    walker(root).run(|| {
+        let sender = sender.clone();
+        Box::new(move |entry| {
+            let found = entry
+                .map_err(|error| unreadable(root, error))
+                .and_then(|entry| judge(root, &entry, now));
+            let Some(found) = found.transpose() else {
+                return WalkState::Continue;
+            };
+            let is_over = found.is_err();
+            // The other end is there for longer than this one.
+            let _ = sender.send(found);
+            if is_over {
+                WalkState::Quit
+            } else {
+                WalkState::Continue
+            }
+        })
+    });
+    found.into_iter()
+}
+
+/// What an entry is to the package; nothing when it has no part in it.
+fn judge(root: &Path, entry: &DirEntry, now: SystemTime) -> Result<Option<Found>, Error> {
+    if let Some(error) = entry.error() {
+        return Err(Error::Ignore(error.clone()));
+    }
+    let Ok(relative) = entry.path().strip_prefix(root) else {
+        return Ok(None);
+    };
+    if relative.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let refused = |why| Found::Refused {
+        path: relative.to_string_lossy().into_owned(),
+        why,
+    };
+    let Some(path) = relative.to_str() else {
+        return Ok(Some(refused("the name is not UTF-8")));
+    };
+    if path == MANIFEST || path == IGNORE {
+        return Ok(None);
+    }
+    match look(entry.path(), path, now) {
+        Ok(Ok(entry)) => Ok(Some(Found::Entry(entry))),
+        Ok(Err(why)) => Ok(Some(refused(why))),
+        Err(source) => Err(Error::Read {
+            path: entry.path().to_owned(),
+            source,
+        }),
+    }
+}
+
 /// Every rule about what is walked, in one place: only ignore files inside the directory count.
-fn walker(root: &Path) -> ignore::Walk {
+fn walker(root: &Path) -> WalkParallel {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
     WalkBuilder::new(root)
         .standard_filters(false)
         .git_ignore(true)
@@ -123,7 +180,8 @@ fn walker(root: &Path) -> ignore::Walk {
         .add_custom_ignore_filename(IGNORE)
         .follow_links(false)
         .filter_entry(|entry| entry.file_name() != ".git")
-        .build()
+        .threads(processors.min(THREADS))
+        .build_parallel()
 }
 
 /// What an entry is, or why it has no place in a package.

@@ -15,8 +15,9 @@ use super::{
     summary::Digest,
 };
 
-/// Bytes read at once: enough that the calls do not count, few enough for any number of readers.
-const BLOCK: usize = 128 * 1024;
+/// Bytes read at once: enough that the calls do not count, few enough for thousands of readers who come at the same
+/// time, each of whom holds a block's events until its connection takes them.
+const BLOCK: usize = 16 * 1024;
 
 /// Events between two entries of the index of a log that is being written.
 const INDEX_EVERY: u64 = 256;

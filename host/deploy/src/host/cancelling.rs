@@ -1,10 +1,18 @@
 //! Cancelling a deployment.
 
+use std::time::{Duration, Instant};
+
 use super::Host;
 use crate::error::Error;
 use crate::name::DeploymentId;
 use crate::record::Record;
 use crate::status::Status;
+
+/// How long a deployment may be in the ledger and not under way, as it is for a moment after it was accepted.
+const BEGINS: Duration = Duration::from_secs(5);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Host {
     /// Stops a deployment in whatever state it is; `by` says who wants it. Returns when none of its guests' code
@@ -18,11 +26,19 @@ impl Host {
     pub async fn cancel(&self, id: DeploymentId, by: &str) -> Result<Record, Error> {
         let inner = &self.inner;
         inner.recovered().await;
-        if let Some(live) = inner.live(id) {
-            live.stop("cancelled", format!("cancelled by {by}"));
-            live.ended().await;
-        }
-        let record = inner.record(id).await?;
+        let since = Instant::now();
+        let record = loop {
+            let live = inner.live(id);
+            if let Some(live) = &live {
+                live.stop("cancelled", format!("cancelled by {by}"));
+                live.ended().await;
+            }
+            let record = inner.record(id).await?;
+            if live.is_some() || record.status.is_terminal() || since.elapsed() > BEGINS {
+                break record;
+            }
+            tokio::time::sleep(LOOK).await;
+        };
         match (&record.error, record.status) {
             (_, Status::Cancelled) => Ok(record),
             (Some(error), _) if error.code == "step_stuck" => Err(Error::StillRuns {
@@ -35,9 +51,8 @@ impl Host {
                     status.as_str()
                 ),
             }),
-            // Between its commit and its run there is a moment.
             _ => Err(Error::NotReady {
-                message: format!("deployment {id} has just been accepted; try again"),
+                message: format!("deployment {id} is not under way; try again"),
             }),
         }
     }

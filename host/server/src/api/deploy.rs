@@ -59,6 +59,7 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
     arrival.assemble(api.host(), &project).await?;
 
     let (head, media_type) = (std::mem::take(&mut arrival.head), arrival.media_type.take());
+    let is_nearly_here = arrival.is_nearly_here();
     let host = api.host().clone();
     let origin = identity
         .map(|identity| audit::origin(identity, &parts))
@@ -80,6 +81,9 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
             }
             (None, None) => host.begin(&project, head, media_type).await?,
         };
+        if is_nearly_here {
+            intake.settle_first();
+        }
         intake.attribute(origin.clone());
         let id = intake.id().to_string();
         let act = Act {

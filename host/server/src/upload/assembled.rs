@@ -10,6 +10,9 @@ use cofferdam_deploy::{
 use super::chunks::{Chunks, ChunksError, Line, ListHead, Piece};
 use super::{Source, UploadError};
 
+/// A package with so many bytes in the store is read for as long as it takes to make a smaller one durable.
+const NEAR_BYTES: u64 = 32 << 20;
+
 /// Puts one package together.
 pub(crate) struct Assembled {
     source: Source,
@@ -86,6 +89,12 @@ impl Assembled {
             frame: VecDeque::new(),
             media_type: head.media_type,
         })
+    }
+
+    /// Whether it arrives as fast as the disk is, and is long enough for that to count.
+    pub(crate) fn is_nearly_here(&self) -> bool {
+        let (held, bytes) = (self.assembly.held_bytes(), self.assembly.bytes());
+        held >= NEAR_BYTES && (bytes - held) < bytes / 8
     }
 
     /// The next bytes of the package, never none; nothing when it is complete.
