@@ -1,10 +1,14 @@
 //! The parser of packages in chunks: however a body arrives, its pieces or its error are the same, and no piece is
-//! longer than is allowed.
+//! longer than is allowed. And the recipes of frames: the parts of one have exactly the frame's bytes.
 #![no_main]
 
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../host/server/src/upload/chunks.rs"]
 mod chunks;
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../host/server/src/upload/recipe.rs"]
+mod recipe;
 
 use chunks::{Chunks, MAX_FRAME, Piece};
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +19,7 @@ fn parse<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Piece>, String
     for part in parts {
         parser.push(part);
         while let Some(piece) = parser.next().map_err(|error| error.to_string())? {
-            if let Piece::Frame { bytes, stored } = &piece {
+            if let Piece::Frame { bytes, stored } | Piece::Patched { bytes, stored, .. } = &piece {
                 assert!(*bytes <= MAX_FRAME && stored.len() <= *bytes as usize);
                 assert!(!stored.is_empty());
             }
@@ -36,8 +40,18 @@ fn with_head(chunks: u8, rest: &[u8]) -> Vec<u8> {
     body
 }
 
-fuzz_target!(|input: (&[u8], u8, u8)| {
-    let (rest, chunks, size) = input;
+fn cook(bytes: &[u8], frame: u32) {
+    if let Ok(parts) = recipe::parse(bytes.to_vec().into(), frame) {
+        let lengths = parts
+            .iter()
+            .map(|part| part.sent.len() as u64 + u64::from(part.copied));
+        assert_eq!(lengths.sum::<u64>(), u64::from(frame));
+    }
+}
+
+fuzz_target!(|input: (&[u8], u8, u8, u32)| {
+    let (rest, chunks, size, frame) = input;
+    cook(rest, frame);
     for body in [rest.to_vec(), with_head(chunks, rest)] {
         let whole = parse(std::iter::once(&body[..]));
         let parts = parse(body.chunks(usize::from(size).max(1)));

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -19,7 +20,7 @@ use crate::index::Stored;
 use crate::list::ChunkList;
 use crate::manifest::ChunkRef;
 use crate::pack::TEMPORARY;
-use crate::reader::{Piece, PieceError, Place, Suspect};
+use crate::reader::{Piece, PieceError, Place, Reader, Suspect};
 use crate::store::Shared;
 use crate::{BlobId, ChunkId, Digest, Error, Input, MAX_CHUNK_BYTES, Mismatch};
 
@@ -112,6 +113,8 @@ struct Reading {
 #[derive(Debug)]
 struct Base {
     list: ChunkList,
+    /// Reads some of its bytes.
+    reader: Reader,
     /// What was read of its list and not taken, and how many chunks come before that.
     page: VecDeque<ChunkRef>,
     next: u64,
@@ -174,7 +177,9 @@ impl Assembly {
     pub async fn lean_on(&mut self, blake3: &Digest) -> Result<(), Error> {
         let found = self.shared.index.blob_of(&self.namespace, blake3).await?;
         let (blob, chunker) = found.ok_or(Error::NotHeld)?;
+        let reader = Reader::complete(Arc::clone(&self.shared), blob.id, blob.bytes);
         self.base = Some(Base {
+            reader,
             list: ChunkList::new(Arc::clone(&self.shared), blob, chunker),
             page: VecDeque::new(),
             next: 0,
@@ -283,6 +288,19 @@ impl Assembly {
         .await?;
         self.listed += page.len() as u64;
         Ok(())
+    }
+
+    /// Appends bytes of the blob that this one [leans on](Self::lean_on), from this place of it on, to `into`. They are
+    /// verified there as whatever is read is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::List`] for bytes that it does not have, [`Error::NotHeld`] if they cannot be read any more.
+    pub async fn copy(&mut self, place: u64, bytes: u32, into: &mut BytesMut) -> Result<(), Error> {
+        let base = self.base.as_mut().ok_or_else(|| Error::List {
+            detail: "it takes bytes from a package, and does not say from which".to_owned(),
+        })?;
+        base.copy(place, bytes, into).await
     }
 
     /// How many bytes the chunks that were named have together.
@@ -461,6 +479,31 @@ impl Base {
         self.page.drain(..passed);
         self.next = first + count as u64;
         Ok(self.page.drain(..count).collect())
+    }
+
+    async fn copy(&mut self, place: u64, bytes: u32, into: &mut BytesMut) -> Result<(), Error> {
+        let end = place
+            .checked_add(u64::from(bytes))
+            .filter(|end| *end <= self.list.blob().bytes)
+            .ok_or_else(|| Error::List {
+                detail: format!("the other package has no {bytes} bytes from byte {place} on"),
+            })?;
+        let whole = into.len() + bytes as usize;
+        self.reader.seek(place, end);
+        while into.len() < whole {
+            match self.reader.next().await {
+                Ok(Some(piece)) => {
+                    let wanted = piece.len().min(whole - into.len());
+                    into.extend_from_slice(&piece[..wanted]);
+                }
+                // It was removed meanwhile, or is damaged: as good as not held.
+                Ok(None) | Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {
+                    return Err(Error::NotHeld);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

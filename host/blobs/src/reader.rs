@@ -43,8 +43,14 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum Source {
-    Complete { bytes: u64 },
-    Following { flow: Arc<Flow>, idle: Duration },
+    /// A complete blob, up to this byte.
+    Complete {
+        bytes: u64,
+    },
+    Following {
+        flow: Arc<Flow>,
+        idle: Duration,
+    },
 }
 
 /// Chunks that are being read in the background.
@@ -99,6 +105,16 @@ impl Reader {
             ready: VecDeque::new(),
             ended: None,
         }
+    }
+
+    /// Goes on from this byte of a complete blob, and reads the chunks up to this one. The last of them is handed out
+    /// whole.
+    pub(crate) fn seek(&mut self, from: u64, until: u64) {
+        self.source = Source::Complete { bytes: until };
+        self.position = from;
+        self.reading = None;
+        self.ready.clear();
+        self.ended = None;
     }
 
     /// Waits at most this long for a byte of an upload that is followed. Default:
@@ -245,7 +261,8 @@ impl Reader {
     async fn plan(&mut self) -> Result<Plan, Error> {
         match &self.source {
             Source::Complete { bytes } => {
-                if self.position == *bytes {
+                // The last chunk may go on behind the end that was asked for.
+                if self.position >= *bytes {
                     return Ok(Plan::End);
                 }
                 self.indexed().await.map(Plan::Pieces)
@@ -278,11 +295,18 @@ impl Reader {
         let Some(part) = &self.part else {
             return Err(self.shared.missing_part(self.blob, position).await);
         };
+        let until = match self.source {
+            Source::Complete { bytes } => bytes,
+            Source::Following { .. } => u64::MAX,
+        };
         let mut run = Vec::new();
         let mut start = part.first_byte;
         let mut ahead = 0;
         for chunk in &part.chunks {
             let end = start + u64::from(chunk.bytes);
+            if start >= until {
+                break;
+            }
             if end > position {
                 run.push((*chunk, position.saturating_sub(start)));
                 ahead += end - start;

@@ -16,6 +16,7 @@
 mod cut;
 mod framed;
 mod memory;
+mod recipe;
 mod state;
 mod unchanged;
 mod uploads;

@@ -21,6 +21,7 @@ mod head;
 mod media_type;
 mod multipart;
 mod parameters;
+mod recipe;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cofferdam_blobs::{
     Assembly, BlobInfo, ChunkId, ChunkRef, Digest, Error, Input, MAX_CHUNK_BYTES, Named, Store,
     Supply,
@@ -207,6 +207,59 @@ async fn runs_are_of_the_namespaces_own_blob_and_go_forward_through_parts() {
     assert!(matches!(error, Error::List { .. }), "it went back: {error}");
     let error = assembly.name(&[run(last + 1, 1)]).await.unwrap_err();
     assert!(matches!(error, Error::NotHeld), "it went beyond: {error}");
+}
+
+#[tokio::test]
+async fn bytes_of_the_namespaces_own_blob_are_copied_from_any_place_as_long_as_they_are_sound() {
+    let directory = tempfile::tempdir().unwrap();
+    // Each pack has a part of the manifest.
+    let blobs = open_with_small_packs(directory.path()).await;
+    let old = noise(1, 5_000_000);
+    let base = store(&blobs, "blog", &old).await;
+    let list = chunks(&blobs, &base).await;
+    let mut assembly = blobs.assemble("blog").await.unwrap();
+    let mut copied = BytesMut::new();
+    let error = assembly.copy(0, 1, &mut copied).await.unwrap_err();
+    assert!(matches!(error, Error::List { .. }), "of nothing: {error}");
+    assembly.lean_on(&base.blake3).await.unwrap();
+    let first = list[0].bytes;
+    for (place, bytes) in [
+        (0, first),
+        (0, 1),
+        (u64::from(first) - 1, 2),
+        (u64::from(first), 1),
+        (777, 2_000_000),
+        (4_999_999, 1),
+        (0, 5_000_000),
+        (3_000_000, 600),
+    ] {
+        copied.clear();
+        copied.extend_from_slice(b"before");
+        assembly.copy(place, bytes, &mut copied).await.unwrap();
+        let place = usize::try_from(place).unwrap();
+        assert!(copied[..6] == *b"before");
+        assert!(copied[6..] == old[place..place + bytes as usize], "{place}");
+    }
+    for (place, bytes) in [(5_000_000, 1), (4_999_999, 2), (u64::MAX, 1)] {
+        let error = assembly.copy(place, bytes, &mut copied).await.unwrap_err();
+        assert!(matches!(error, Error::List { .. }), "{place}: {error}");
+    }
+
+    let mut packs = packs(directory.path(), "pack");
+    packs.sort();
+    let damaged = &packs[0];
+    let mut bytes = std::fs::read(damaged).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(damaged, bytes).unwrap();
+    let error = assembly.copy(0, 5_000_000, &mut copied).await.unwrap_err();
+    assert!(matches!(error, Error::NotHeld), "{error}");
+    assert_eq!(missing(&blobs, "blog", &list).await, 1);
+    blobs.remove(base.id).await.unwrap();
+    let error = assembly
+        .copy(4_000_000, 600, &mut copied)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NotHeld), "{error}");
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ impl Cut<'_> {
             let ids: Vec<u8> = batch
                 .iter()
                 .filter_map(|item| match item {
-                    Item::Chunk(chunk, _) => Some(*chunk.id.as_bytes()),
+                    Item::Chunk(chunk, ..) => Some(*chunk.id.as_bytes()),
                     Item::Run { .. } => None,
                 })
                 .flatten()
@@ -134,8 +134,9 @@ impl Cut<'_> {
                 let mut missing = missing.into_iter();
                 for item in batch {
                     match item {
-                        Item::Chunk(chunk, data) => {
-                            framing.push(chunk, &data, missing.next().unwrap_or(true))?;
+                        Item::Chunk(chunk, data, copied) => {
+                            let missing = missing.next().unwrap_or(true);
+                            framing.push(chunk, &data, missing.then_some(&copied))?;
                         }
                         Item::Run { first, chunks } => framing.push_run(first, &chunks),
                     }
@@ -195,7 +196,7 @@ fn cut(
                 return;
             };
             let id = Digest::blake3(&data);
-            if !gathered.push(Item::Chunk(ChunkRef { id, bytes }, data)) {
+            if !gathered.push(Item::Chunk(ChunkRef { id, bytes }, data, Vec::new())) {
                 return;
             }
         }
@@ -221,7 +222,7 @@ impl Gathered {
 
     /// Takes what comes next, and says whether anything more is wanted. Blocks.
     fn push(&mut self, item: Item) -> bool {
-        if let Item::Chunk(_, data) = &item {
+        if let Item::Chunk(_, data, _) = &item {
             self.bytes += data.len();
         }
         self.batch.push(item);

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use zstd::bulk::Compressor;
 
+use super::recipe::{Copied, Recipe};
 use crate::package::{self, Package};
 
 /// The media type of the form.
@@ -30,6 +31,9 @@ const RUN: u32 = 0b11 << 30;
 
 /// How many chunks one line may stand for: the number's other bits hold more.
 const RUN_CHUNKS: usize = 1 << 24;
+
+/// The bit of a frame's first number that says that what is stored is its recipe.
+const PATCHED: u32 = 1 << 31;
 
 /// A frame is closed when it has this many bytes: a longer one is refused.
 const FRAME_BYTES: usize = 1024 * 1024;
@@ -51,8 +55,7 @@ pub(super) struct Framing {
     package_bytes: u64,
     spared: u64,
     whole: Whole,
-    /// The frame that is being filled.
-    frame: Vec<u8>,
+    frame: Recipe,
     compressor: Compressor<'static>,
     spool: File,
     spool_bytes: u64,
@@ -89,7 +92,7 @@ impl Framing {
             package_bytes: 0,
             spared: 0,
             whole,
-            frame: Vec::with_capacity(FRAME_BYTES),
+            frame: Recipe::default(),
             compressor: Compressor::new(LEVEL)?,
             spool: spool()?,
             spool_bytes: 0,
@@ -107,29 +110,33 @@ impl Framing {
         self.spared
     }
 
-    /// Takes the package's next chunk. Blocks.
-    pub(super) fn push(&mut self, chunk: ChunkRef, data: &[u8], missing: bool) -> io::Result<()> {
-        let word = if missing {
-            chunk.bytes
-        } else {
-            chunk.bytes | HELD
+    /// Takes the package's next chunk, and if that is missing, what of it the base has. Blocks.
+    pub(super) fn push(
+        &mut self,
+        chunk: ChunkRef,
+        data: &[u8],
+        missing: Option<&[Copied]>,
+    ) -> io::Result<()> {
+        let word = match missing {
+            Some(_) => chunk.bytes,
+            None => chunk.bytes | HELD,
         };
         self.line(word, *chunk.id.as_bytes());
         self.count_in(&chunk);
         if let Whole::Read(digest) = &mut self.whole {
             digest.update(data);
         }
-        if !missing {
+        let Some(copied) = missing else {
             self.spared += u64::from(chunk.bytes);
             return Ok(());
-        }
-        if self.frame.len() + data.len() > FRAME_BYTES {
+        };
+        if self.frame.bytes() as usize + data.len() > FRAME_BYTES {
             self.close_frame()?;
         }
         if data.len() > FRAME_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.frame.extend_from_slice(data);
+        self.spared += self.frame.push(data, copied);
         Ok(())
     }
 
@@ -162,24 +169,32 @@ impl Framing {
     }
 
     fn close_frame(&mut self) -> io::Result<()> {
-        if self.frame.is_empty() {
+        let bytes = self.frame.bytes();
+        if bytes == 0 {
             return Ok(());
         }
-        let compressed = self.compressor.compress(&self.frame)?;
-        let stored = if compressed.len() < self.frame.len() {
+        let (plain, is_recipe) = self.frame.take();
+        let compressed = self.compressor.compress(&plain)?;
+        let stored = if compressed.len() < plain.len() {
             &compressed
         } else {
-            &self.frame
+            &plain
         };
-        let too_long = |_| io::Error::from(io::ErrorKind::FileTooLarge);
-        let bytes = u32::try_from(self.frame.len()).map_err(too_long)?;
-        let length = u32::try_from(stored.len()).map_err(too_long)?;
-        for part in [&bytes.to_le_bytes()[..], &length.to_le_bytes(), stored] {
+        let number = |length: usize| {
+            u32::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
+        };
+        let mut head = Vec::with_capacity(12);
+        let patched = if is_recipe { PATCHED } else { 0 };
+        head.extend_from_slice(&(bytes | patched).to_le_bytes());
+        head.extend_from_slice(&number(stored.len())?.to_le_bytes());
+        if is_recipe {
+            head.extend_from_slice(&number(plain.len())?.to_le_bytes());
+        }
+        for part in [&head, stored] {
             self.spool.write_all(part)?;
             self.spool_digest.update(part);
             self.spool_bytes += part.len() as u64;
         }
-        self.frame.clear();
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use cofferdam_blobs::{ChunkRef, Chunker, ChunkerParams, Digest};
 
 use super::memory::Memory;
+use super::recipe::{Copied, MIN_COPIED};
 use crate::pack::{self, Plan, PlanReader, Stamp, TAR_END_BYTES};
 
 /// Bytes read at once.
@@ -42,8 +43,8 @@ struct Common {
 /// What a package consists of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
-    /// A chunk that was read.
-    Chunk(ChunkRef, Bytes),
+    /// A chunk that was read, and which of its bytes the earlier package has as well.
+    Chunk(ChunkRef, Bytes, Vec<Copied>),
     /// Chunks of the earlier package that follow one another.
     Run {
         /// How many come before the first.
@@ -120,12 +121,13 @@ impl Known {
                     read += buffer.len() as u64;
                     chunker.push(&buffer);
                 };
+                let copied = self.copied(at, at + data.len() as u64);
                 at += data.len() as u64;
                 let chunk = ChunkRef {
                     id: Digest::blake3(&data),
                     bytes: u32::try_from(data.len()).expect("a chunk is at most a few MiB"),
                 };
-                if !take(Item::Chunk(chunk, data)) {
+                if !take(Item::Chunk(chunk, data, copied)) {
                     return Ok(());
                 }
                 if at == total || self.run_at(&mut common, at).is_some() {
@@ -134,6 +136,26 @@ impl Known {
             }
         }
         Ok(())
+    }
+
+    /// What the earlier package has of these bytes, where it is enough to be worth it.
+    fn copied(&self, start: u64, end: u64) -> Vec<Copied> {
+        let first = self
+            .common
+            .partition_point(|common| common.new + common.bytes <= start);
+        self.common[first..]
+            .iter()
+            .take_while(|common| common.new < end)
+            .filter_map(|common| {
+                let from = common.new.max(start);
+                let bytes = end.min(common.new + common.bytes) - from;
+                (bytes >= MIN_COPIED).then(|| Copied {
+                    at: usize::try_from(from - start).expect("within a chunk"),
+                    place: common.old + (from - common.new),
+                    bytes: usize::try_from(bytes).expect("at most a chunk"),
+                })
+            })
+            .collect()
     }
 
     /// The chunks of the earlier package that are next in this one, if one begins here, and how many bytes they have.

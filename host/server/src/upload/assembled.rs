@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cofferdam_deploy::{
     Assembly, BlobDigest, ChunkRef, ChunkerParams, Host, Input, Named, ProjectName, Supply,
 };
 
-use super::chunks::{Chunks, ChunksError, Line, ListHead, Piece};
+use super::chunks::{Chunks, ChunksError, Line, ListHead, MAX_FRAME, Piece};
+use super::recipe::{self, Part};
 use super::{Source, UploadError};
 
 /// A package with so many bytes in the store is read for as long as it takes to make a smaller one durable.
@@ -115,12 +116,21 @@ impl Assembled {
     /// The bytes of a chunk that is sent, verified.
     async fn wanted(&mut self, chunk: ChunkRef) -> Result<Bytes, UploadError> {
         if self.frame.is_empty() {
-            let piece = next_piece(&mut self.parser, &mut self.source).await?;
-            let Some(Piece::Frame { bytes, stored }) = piece else {
-                return Err(ChunksError::Truncated.into());
+            let frame = match next_piece(&mut self.parser, &mut self.source).await? {
+                Some(Piece::Frame { bytes, stored }) => {
+                    blocking(move || decode(bytes, stored)).await?
+                }
+                Some(Piece::Patched {
+                    bytes,
+                    recipe,
+                    stored,
+                }) => {
+                    let recipe = blocking(move || decode(recipe, stored)).await?;
+                    self.made(recipe::parse(recipe, bytes)?).await?
+                }
+                _ => return Err(ChunksError::Truncated.into()),
             };
-            self.frame
-                .push_back(blocking(move || decode(bytes, stored)).await?);
+            self.frame.push_back(frame);
         }
         let Some(mut rest) = self.frame.pop_front() else {
             return Err(ChunksError::Truncated.into());
@@ -139,6 +149,20 @@ impl Assembled {
             Ok(data)
         })
         .await
+    }
+
+    /// The bytes of a frame, of which some are in the base.
+    async fn made(&mut self, parts: Vec<Part>) -> Result<Bytes, UploadError> {
+        let mut frame = BytesMut::with_capacity(MAX_FRAME as usize);
+        for part in parts {
+            frame.extend_from_slice(&part.sent);
+            if part.copied > 0 {
+                self.assembly
+                    .copy(part.place, part.copied, &mut frame)
+                    .await?;
+            }
+        }
+        Ok(frame.freeze())
     }
 }
 

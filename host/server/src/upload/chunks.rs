@@ -7,10 +7,10 @@
 //! | head length | 4 | at most 4096 |
 //! | head | | JSON: `{"chunker", "chunks", "bytes", "media_type", "base", "list"}` |
 //! | list | 36 x lines | a chunk: `u32` length, and in the top bit whether it is held, then the 32-byte BLAKE3; or a run of the base's chunks: `u32` how many, with the two top bits set, then a `u64` with the place of the first and 24 zeros |
-//! | frames | | `u32` bytes, `u32` stored bytes, then the stored bytes |
+//! | frames | | `u32` bytes, `u32` stored bytes, then the stored bytes; or, with the top bit of the first number set, `u32` bytes of its [recipe](super::recipe) between the second number and the stored bytes, which are the recipe's then |
 //!
-//! Integers are little-endian. A frame has whole chunks, in the order of the list, of those that are sent; it is one
-//! zstd frame, or the bytes themselves when the two numbers are equal. Like the multipart parser this does no input
+//! Integers are little-endian. A frame has whole chunks, in the order of the list, of those that are sent; what is stored
+//! of it is one zstd frame, or the bytes themselves when there are as many. Like the multipart parser this does no input
 //! or output. What it holds is bounded by a page of the list or one frame.
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -47,6 +47,9 @@ const PAGE: usize = 1024;
 /// The two numbers before a frame.
 const FRAME_HEAD_BYTES: usize = 8;
 
+/// The bit of a frame's first number that says that it has a recipe, and so a third number.
+const PATCHED: u32 = 1 << 31;
+
 /// The most bytes of a frame: four of the longest chunks, and what it costs to hold one.
 pub(crate) const MAX_FRAME: u32 = 1024 * 1024;
 
@@ -65,6 +68,16 @@ pub(crate) enum ChunksError {
         "a frame has {stored} bytes that stand for {bytes}: they have 1 to {MAX_FRAME}, compressed or not"
     )]
     Frame { bytes: u32, stored: u32 },
+    #[error(
+        "a frame of {bytes} bytes has a recipe of {recipe}, stored in {stored}: neither is more than the number before"
+    )]
+    PatchedFrame {
+        bytes: u32,
+        recipe: u32,
+        stored: u32,
+    },
+    #[error("a frame's recipe is not one: {0}")]
+    Recipe(&'static str),
     #[error("it goes on behind its last chunk")]
     Trailing,
     #[error("it ends early")]
@@ -126,6 +139,15 @@ pub(crate) enum Piece {
         /// What it is stored as: one zstd frame if it is shorter than that.
         stored: Bytes,
     },
+    /// A frame that is made by a recipe.
+    Patched {
+        /// How many bytes it has when it is made.
+        bytes: u32,
+        /// How many bytes the recipe has.
+        recipe: u32,
+        /// What the recipe is stored as: one zstd frame if it is shorter than that.
+        stored: Bytes,
+    },
 }
 
 /// The parser.
@@ -140,10 +162,22 @@ pub(crate) struct Chunks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Prefix,
-    Head { length: usize },
-    List { left: u64 },
+    Head {
+        length: usize,
+    },
+    List {
+        left: u64,
+    },
     FrameHead,
-    Frame { bytes: u32, stored: u32 },
+    PatchedHead {
+        bytes: u32,
+        stored: u32,
+    },
+    Frame {
+        bytes: u32,
+        recipe: Option<u32>,
+        stored: u32,
+    },
 }
 
 impl Chunks {
@@ -215,7 +249,8 @@ impl Chunks {
                     if self.buffer.len() < FRAME_HEAD_BYTES {
                         return Ok(None);
                     }
-                    let bytes = self.buffer.get_u32_le();
+                    let word = self.buffer.get_u32_le();
+                    let bytes = word & !PATCHED;
                     let stored = self.buffer.get_u32_le();
                     let fits = (1..=MAX_FRAME).contains(&bytes)
                         && (1..=bytes).contains(&stored)
@@ -223,9 +258,39 @@ impl Chunks {
                     if !fits {
                         return Err(ChunksError::Frame { bytes, stored });
                     }
-                    self.state = State::Frame { bytes, stored };
+                    self.state = if word == bytes {
+                        State::Frame {
+                            bytes,
+                            recipe: None,
+                            stored,
+                        }
+                    } else {
+                        State::PatchedHead { bytes, stored }
+                    };
                 }
-                State::Frame { bytes, stored } => {
+                State::PatchedHead { bytes, stored } => {
+                    if self.buffer.len() < size_of::<u32>() {
+                        return Ok(None);
+                    }
+                    let recipe = self.buffer.get_u32_le();
+                    if !(stored..=bytes).contains(&recipe) {
+                        return Err(ChunksError::PatchedFrame {
+                            bytes,
+                            recipe,
+                            stored,
+                        });
+                    }
+                    self.state = State::Frame {
+                        bytes,
+                        recipe: Some(recipe),
+                        stored,
+                    };
+                }
+                State::Frame {
+                    bytes,
+                    recipe,
+                    stored,
+                } => {
                     let stored = stored as usize;
                     if self.buffer.len() < stored {
                         // Grown once, not with every piece that arrives.
@@ -235,7 +300,14 @@ impl Chunks {
                     let stored = self.buffer.split_to(stored).freeze();
                     self.to_come -= u64::from(bytes);
                     self.state = State::FrameHead;
-                    return Ok(Some(Piece::Frame { bytes, stored }));
+                    return Ok(Some(match recipe {
+                        None => Piece::Frame { bytes, stored },
+                        Some(recipe) => Piece::Patched {
+                            bytes,
+                            recipe,
+                            stored,
+                        },
+                    }));
                 }
             }
         }
@@ -343,6 +415,35 @@ mod tests {
             line(3, 3, false),
         ];
         body(&lines, &[(5, b"hello"), (3, b"z")])
+    }
+
+    #[test]
+    fn a_frame_with_a_recipe_has_a_third_number() {
+        let lines = [line(1, 1000, false), line(2, 600, false)];
+        let patched = |bytes: u32, recipe: u32, stored: &[u8]| {
+            let mut frame = (bytes | PATCHED).to_le_bytes().to_vec();
+            frame.extend(u32::try_from(stored.len()).unwrap().to_le_bytes());
+            frame.extend(recipe.to_le_bytes());
+            frame.extend(stored);
+            frame
+        };
+        let mut sound = body(&lines, &[]);
+        sound.extend(patched(1600, 20, b"as it is stored"));
+        for size in [1, 7, sound.len()] {
+            let pieces = parse(&sound, size).unwrap();
+            let expected = Piece::Patched {
+                bytes: 1600,
+                recipe: 20,
+                stored: Bytes::from_static(b"as it is stored"),
+            };
+            assert_eq!(pieces.last(), Some(&expected));
+            assert!(parse(&sound[..sound.len() - 1], size).is_err());
+        }
+        for (bytes, recipe) in [(1600, 14), (1600, 1601), (1601, 20), (0, 20), (14, 15)] {
+            let mut bad = body(&lines, &[]);
+            bad.extend(patched(bytes, recipe, b"as it is stored"));
+            assert!(parse(&bad, 100).is_err(), "{bytes} {recipe}");
+        }
     }
 
     #[test]

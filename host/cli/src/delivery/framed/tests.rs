@@ -40,7 +40,9 @@ async fn what_is_missing_is_in_the_frames_and_what_is_held_only_in_the_list() {
         (&noise, true),
         (&held, false),
     ] {
-        framing.push(chunk(data), data, missing).unwrap();
+        framing
+            .push(chunk(data), data, missing.then_some(&[]))
+            .unwrap();
         package.extend_from_slice(data);
     }
     let params = ChunkerParams::default();
@@ -86,7 +88,7 @@ async fn frames_end_with_whole_chunks_and_are_no_longer_than_a_server_reads() {
     let mut framing = Framing::new(read()).unwrap();
     for n in 0..9_u8 {
         let data = noise(n, 250_000);
-        framing.push(chunk(&data), &data, true).unwrap();
+        framing.push(chunk(&data), &data, Some(&[])).unwrap();
     }
     let framed = framing.finish(&ChunkerParams::default(), "x").unwrap();
     let framed = Arc::new(framed);
@@ -114,7 +116,7 @@ async fn a_run_is_one_line_and_its_chunks_are_in_the_lists_digest() {
     let base = Digest::blake3(b"the base");
     let mut framing = Framing::new(Whole::LikeThis(base)).unwrap();
     framing.push_run(7, &[chunk(&first), chunk(&second)]);
-    framing.push(chunk(&read), &read, true).unwrap();
+    framing.push(chunk(&read), &read, Some(&[])).unwrap();
     let params = ChunkerParams::default();
     let framed = Arc::new(framing.finish(&params, "application/x-tar").unwrap());
     assert_eq!((framed.spared(), framed.digest()), (50_000, None));
@@ -137,4 +139,51 @@ async fn a_run_is_one_line_and_its_chunks_are_in_the_lists_digest() {
     assert_eq!(bytes[lines + 4..lines + 12], 7_u64.to_le_bytes());
     assert_eq!(bytes[lines + 12..lines + 36], [0; 24]);
     assert_eq!(number(&bytes, lines + 36), 40_000);
+}
+
+#[tokio::test]
+async fn what_the_base_has_of_a_chunk_that_is_sent_is_named_by_its_place() {
+    let mut framing = Framing::new(Whole::LikeThis(Digest::blake3(b"the base"))).unwrap();
+    let (first, second) = (noise(1, 30_000), noise(2, 20_000));
+    let copied = |at, place, bytes| Copied { at, place, bytes };
+    let (one, two) = (
+        [copied(0, 700, 10_000), copied(10_100, 99, 512)],
+        [copied(50, 5, 19_000)],
+    );
+    framing.push(chunk(&first), &first, Some(&one)).unwrap();
+    framing.push(chunk(&second), &second, Some(&two)).unwrap();
+    let params = ChunkerParams::default();
+    let framed = Arc::new(framing.finish(&params, "application/x-tar").unwrap());
+    assert_eq!(framed.spared(), 29_512);
+
+    let bytes = all(&framed, 0).await;
+    let frame = 16 + number(&bytes, 12) as usize + 2 * 36;
+    let (stored, recipe) = (number(&bytes, frame + 4), number(&bytes, frame + 8));
+    assert_eq!(number(&bytes, frame), PATCHED | 50_000);
+    let stored = &bytes[frame + 12..frame + 12 + stored as usize];
+    // It is noise: what is sent is stored as it is, if the numbers before it do not make up for that.
+    let recipe = match stored.len() == recipe as usize {
+        true => stored.to_vec(),
+        false => zstd::bulk::decompress(stored, recipe as usize).unwrap(),
+    };
+    let mut expected = 4_u32.to_le_bytes().to_vec();
+    for (sent, copied, place) in [
+        (0_u32, 10_000_u32, 700_u64),
+        (100, 512, 99),
+        (30_000 - 10_612 + 50, 19_000, 5),
+        (950, 0, 0),
+    ] {
+        expected.extend(sent.to_le_bytes());
+        expected.extend(copied.to_le_bytes());
+        expected.extend(place.to_le_bytes());
+    }
+    for part in [
+        &first[10_000..10_100],
+        &first[10_612..],
+        &second[..50],
+        &second[19_050..],
+    ] {
+        expected.extend(part);
+    }
+    assert!(recipe == expected);
 }

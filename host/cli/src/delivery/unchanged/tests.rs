@@ -78,9 +78,9 @@ fn sent(plan: &Plan) -> (Vec<u8>, Vec<ChunkRef>, Memory) {
     (tar, chunks, memory)
 }
 
-/// What is read of a tree that was changed like this since it was sent; the rest of it was put together from the earlier
-/// package, and all of it is cut as if it had been read.
-fn read_after(change: impl FnOnce(&Tree)) -> usize {
+/// What is read of a tree that was changed like this since it was sent, and what of that the earlier package does not
+/// have; the rest of it was put together from the earlier package, and all of it is cut as if it had been read.
+fn read_after(change: impl FnOnce(&Tree)) -> (usize, usize) {
     let tree = Tree::new();
     let before = tree.plan();
     let (old, list, memory) = sent(&before);
@@ -89,10 +89,20 @@ fn read_after(change: impl FnOnce(&Tree)) -> usize {
     let (new, expected) = whole(&now);
     let known = Known::new(now, &memory, list.clone()).unwrap();
     let (mut built, mut chunks, mut read, mut passed) = (Vec::new(), Vec::new(), 0, 0);
+    let mut sent = 0;
     let take = |item: Item| {
         match item {
-            Item::Chunk(chunk, data) => {
+            Item::Chunk(chunk, data, copied) => {
                 assert_eq!(chunk.id, Digest::blake3(&data));
+                sent += data.len();
+                let mut end = 0;
+                for Copied { at, place, bytes } in copied {
+                    assert!(at >= end && bytes >= 512);
+                    end = at + bytes;
+                    let place = usize::try_from(place).unwrap();
+                    assert!(data[at..end] == old[place..place + bytes]);
+                    sent -= bytes;
+                }
                 built.extend_from_slice(&data);
                 chunks.push(chunk);
                 read += data.len();
@@ -113,12 +123,12 @@ fn read_after(change: impl FnOnce(&Tree)) -> usize {
     known.cut(&ChunkerParams::default(), take).unwrap();
     assert!(built == new, "the package is another one");
     assert_eq!(chunks, expected);
-    read
+    (read, sent)
 }
 
 #[test]
 fn of_a_tree_without_a_change_nothing_is_read() {
-    assert_eq!(read_after(|_| {}), 0);
+    assert_eq!(read_after(|_| {}), (0, 0));
 }
 
 #[test]
@@ -176,23 +186,26 @@ fn of_a_changed_tree_what_is_around_the_change_is_read() {
         ),
     ];
     for (what, change, most) in changes {
-        let read = read_after(change);
+        let (read, sent) = read_after(change);
         assert!((1..=most).contains(&read), "{what}: {read} bytes were read");
+        // The change, and the header before it.
+        assert!(sent <= 6_000, "{what}: {sent} bytes are sent");
     }
 }
 
 #[test]
 fn of_a_tree_in_which_all_is_another_everything_is_read() {
     let total: usize = FILES.iter().map(|(_, length)| length).sum();
-    let moved =
+    let (moved, _) =
         read_after(|tree| fs::rename(tree.path().join("a"), tree.path().join("z")).unwrap());
     assert!(moved < total / 2, "{moved}");
-    let other = read_after(|tree| {
+    let (other, sent) = read_after(|tree| {
         for (path, length) in FILES {
             tree.write(path, &noise(77, length));
         }
     });
     assert!(other > total, "{other}");
+    assert!(sent > total, "{sent}");
 }
 
 #[test]
