@@ -11,7 +11,7 @@
 //! - Windows never contain a line end. The lines of a secret are looked for on their own, and a printed line goes
 //!   out as soon as it ends. Lines of fewer than [`SHORT_WINDOW`] bytes are not found.
 //! - Windows that are nearly all one character (a ruler, an indentation) are not looked for, unless the secret
-//!   consists of nothing else.
+//!   has no others.
 //!
 //! The work is linear in what is printed: a sampled filter passes over ordinary text, and only where it strikes are
 //! windows looked up in a sorted list.

@@ -80,17 +80,23 @@ pub(super) fn each(secret: &[u8], mut told: impl FnMut(&Shape<'_>)) {
         }
     }
     for line in lines(secret) {
-        // The windows of a line are as long as those of the whole, unless it is too short for them.
-        let window = match line.len() {
-            LONG_WINDOW.. if secret.len() >= LONG_FORM => LONG_WINDOW,
-            SHORT_WINDOW.. => SHORT_WINDOW,
-            _ => continue,
+        let Some(window) = line_window(secret, line) else {
+            continue;
         };
         told(&Shape {
             form: line,
             window,
             new: None,
         });
+    }
+}
+
+/// How long the windows of a secret's line are: as those of the whole, unless it is too short for them.
+pub(super) fn line_window(secret: &[u8], line: &[u8]) -> Option<usize> {
+    match line.len() {
+        LONG_WINDOW.. if secret.len() >= LONG_FORM => Some(LONG_WINDOW),
+        SHORT_WINDOW.. => Some(SHORT_WINDOW),
+        _ => None,
     }
 }
 

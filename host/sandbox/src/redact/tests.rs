@@ -147,6 +147,10 @@ fn rulers_and_indentation_stay() {
     // Unless there is nothing else to go by.
     let ruler = self::redactor(&[b"------------"]);
     assert_eq!(redacted(&ruler, "a------------b"), "a[redacted]b");
+    // Many different bytes are of no use when they are too far apart for a window.
+    let sparse = "1-----------2-----------3-----------4-----------5-----------6";
+    let redactor = self::redactor(&[sparse.as_bytes()]);
+    assert_eq!(redacted(&redactor, sparse), "[redacted]");
 }
 
 #[test]

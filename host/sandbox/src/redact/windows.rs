@@ -25,9 +25,6 @@ const UNTIDY: usize = 2 << 20;
 /// The bits of a long window's number.
 const LONG_MASK: u128 = (1 << (8 * LONG_WINDOW)) - 1;
 
-/// Different bytes that a window has at least, when its secret has that many.
-const VARIETY: usize = 3;
-
 /// Every window of some secrets' forms, as numbers in their byte order: sorted, so that a window and a beginning of
 /// one are found alike.
 pub(super) struct Windows {
@@ -65,7 +62,8 @@ impl Windows {
         self.short.is_empty() && self.long.is_empty()
     }
 
-    /// Adds the new windows of a form; those that are nearly all one byte only when the secret is not `varied` either.
+    /// Adds the new windows of a form; those that are nearly all one byte only when the secret, which is not `varied`, has
+    /// no others.
     fn add(&mut self, shape: &Shape<'_>, varied: bool) {
         let Shape { form, window, new } = *shape;
         let is_long = window == LONG_WINDOW;
@@ -285,12 +283,20 @@ impl Variety {
     }
 }
 
-fn is_varied(bytes: &[u8]) -> bool {
-    let mut seen = [false; 256];
-    let distinct = bytes
-        .iter()
-        .filter(|byte| !std::mem::replace(&mut seen[usize::from(**byte)], true));
-    distinct.take(VARIETY).count() == VARIETY
+/// Whether a secret has a window of three different bytes, by which it is found.
+fn is_varied(secret: &[u8]) -> bool {
+    forms::lines(secret).any(|line| {
+        let Some(window) = forms::line_window(secret, line) else {
+            return false;
+        };
+        let mut variety = Variety::default();
+        line.iter().enumerate().any(|(at, &byte)| {
+            variety.see(byte, at);
+            (at + 1)
+                .checked_sub(window)
+                .is_some_and(|start| variety.is_varied_since(start))
+        })
+    })
 }
 
 fn merge(runs: &mut Vec<Range<usize>>) {
@@ -310,6 +316,8 @@ fn merge(runs: &mut Vec<Range<usize>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -363,7 +371,8 @@ mod tests {
                 let Some(start) = (at + 1).checked_sub(length) else {
                     continue;
                 };
-                let is = is_varied(&bytes[start..=at]);
+                let different: BTreeSet<u8> = bytes[start..=at].iter().copied().collect();
+                let is = different.len() >= 3;
                 assert_eq!(variety.is_varied_since(start), is, "{at} {length}");
                 varied += usize::from(is);
             }
