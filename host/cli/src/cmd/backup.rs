@@ -46,7 +46,7 @@ fn tell(backup: Backup, path: &Path, json: bool) -> Result<(), Failure> {
     }
     if skipped > 0 {
         super::serve::say(&format!(
-            "{skipped} things that services keep are left out: nested too deep, or of a name that is no text\n"
+            "{skipped} things that services keep are left out: nested too deep, of a name that is no text, or a link to the root\n"
         ));
     }
     super::serve::say(&format!("{entries} entries, {}\n", text::bytes(bytes)));

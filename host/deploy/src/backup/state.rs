@@ -113,7 +113,9 @@ impl Keeping<'_, '_> {
             FileType::Symlink => {
                 if let Some(target) = there(readlinkat(at, child, Vec::new()), name)? {
                     let target = PathBuf::from(OsStr::from_bytes(target.to_bytes()));
-                    if name.to_str().is_none() || target.to_str().is_none() {
+                    // No guest makes one that begins at the root, and no restoring follows suit.
+                    let is_plain = target.is_relative() && target.to_str().is_some();
+                    if name.to_str().is_none() || !is_plain {
                         self.archive.skip();
                     } else {
                         self.archive.link(name, &target)?;
