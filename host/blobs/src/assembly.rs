@@ -33,8 +33,8 @@ const AHEAD_BYTES: u64 = 1024 * 1024;
 /// How many chunks are read ahead at once, however small they are.
 const AHEAD_CHUNKS: usize = 64;
 
-/// How many such runs are read at a time: decompressing is work for more than one core.
-const READS: usize = 2;
+/// How many such runs are read at a time: decompressing is work for more than one core, and finding the next is waiting.
+const READS: usize = 3;
 
 /// How many lines of the list are read back at once.
 const PAGE: u64 = 4096;

@@ -7,7 +7,7 @@ use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -38,12 +38,13 @@ pub(crate) fn plan_at(root: &Path, now: SystemTime) -> Result<Plan, Error> {
         path: root.to_owned(),
         source,
     })?;
-    let (mut entries, mut refused) = (Vec::new(), Vec::new());
-    for found in walk(&root, now) {
-        match found? {
-            Found::Entry(entry) => entries.push(entry),
-            Found::Refused { path, why } => refused.push((path, why)),
-        }
+    let Walked {
+        mut entries,
+        mut refused,
+        failed,
+    } = walk(&root, now);
+    if let Some(error) = failed {
+        return Err(error);
     }
     // Several threads find them in any order.
     entries.sort_unstable_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
@@ -104,39 +105,44 @@ fn identify(metadata: &Metadata, hasher: &mut blake3::Hasher) {
     }
 }
 
-/// What the walk found.
+/// What the walk found at one place.
 enum Found {
     Entry(Entry),
-    /// What a package cannot hold.
-    Refused {
-        path: String,
-        why: &'static str,
-    },
+    /// What a package cannot hold, and why.
+    Refused(String, &'static str),
+}
+
+/// What the walk found in all.
+#[derive(Default)]
+struct Walked {
+    entries: Vec<Entry>,
+    refused: Vec<(String, &'static str)>,
+    failed: Option<Error>,
 }
 
 /// Walks the directory on a few threads: most of it is waiting for the kernel.
-fn walk(root: &Path, now: SystemTime) -> mpsc::IntoIter<Result<Found, Error>> {
-    let (sender, found) = mpsc::channel();
+fn walk(root: &Path, now: SystemTime) -> Walked {
+    let walked = Mutex::new(Walked::default());
     walker(root).run(|| {
-        let sender = sender.clone();
-        Box::new(move |entry| {
+        Box::new(|entry| {
             let found = entry
                 .map_err(|error| unreadable(root, error))
                 .and_then(|entry| judge(root, &entry, now));
-            let Some(found) = found.transpose() else {
-                return WalkState::Continue;
-            };
-            let is_over = found.is_err();
-            // The other end is there for longer than this one.
-            let _ = sender.send(found);
-            if is_over {
-                WalkState::Quit
-            } else {
-                WalkState::Continue
+            // Nothing panics under the lock.
+            let mut walked = walked.lock().unwrap_or_else(PoisonError::into_inner);
+            match found {
+                Ok(None) => {}
+                Ok(Some(Found::Entry(entry))) => walked.entries.push(entry),
+                Ok(Some(Found::Refused(path, why))) => walked.refused.push((path, why)),
+                Err(error) => {
+                    walked.failed = Some(error);
+                    return WalkState::Quit;
+                }
             }
+            WalkState::Continue
         })
     });
-    found.into_iter()
+    walked.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an entry is to the package; nothing when it has no part in it.
@@ -150,10 +156,7 @@ fn judge(root: &Path, entry: &DirEntry, now: SystemTime) -> Result<Option<Found>
     if relative.as_os_str().is_empty() {
         return Ok(None);
     }
-    let refused = |why| Found::Refused {
-        path: relative.to_string_lossy().into_owned(),
-        why,
-    };
+    let refused = |why| Found::Refused(relative.to_string_lossy().into_owned(), why);
     let Some(path) = relative.to_str() else {
         return Ok(Some(refused("the name is not UTF-8")));
     };
@@ -252,6 +255,10 @@ fn kind(path: &Path, metadata: &Metadata) -> io::Result<Result<Kind, &'static st
 }
 
 fn check_links(root: &Path, entries: &[Entry], problems: &mut Problems) {
+    let is_link = |entry: &Entry| matches!(entry.kind, Kind::Link { .. });
+    if !entries.iter().any(is_link) {
+        return;
+    }
     let by_path: HashMap<&str, &Kind> = entries
         .iter()
         .map(|entry| (entry.path.as_str(), &entry.kind))
