@@ -8,7 +8,7 @@ use super::DATA;
 
 pub(crate) const BACKUP_HELP: &str = "\
 Examples:
-  cofferdam backup nightly.tar.zst
+  cofferdam backup before-the-upgrade.tar.zst
   cofferdam backup /mnt/backups --data /var/lib/cofferdam    a name with the time is made up
 
 The server may go on meanwhile. In the file is everything: records, events, packages, releases, plugins, tokens, what \
@@ -17,7 +17,7 @@ that are not complete.";
 
 pub(crate) const RESTORE_HELP: &str = "\
 Examples:
-  cofferdam restore nightly.tar.zst --data /var/lib/cofferdam
+  cofferdam restore before-the-upgrade.tar.zst --data /var/lib/cofferdam
   cofferdam serve --data /var/lib/cofferdam
 
 Every file is checked before the directory appears. Deployments that were under way when the backup was taken are \
