@@ -6,13 +6,19 @@ use serde_json::json;
 use tar::EntryType;
 
 use crate::package::{self, Entry, site};
-use crate::server::Server;
+use crate::server::{Server, wait_for};
 
 /// A file outside every directory that a step is granted, and what is in it.
 const CANARY: &str = "canary.txt";
 const SONG: &str = "still singing";
 
-fn plant_canaries(server: &Server) {
+async fn plant_canaries(server: &Server) {
+    // What a server finds in its staging directory when it starts is swept away.
+    wait_for("the server to be ready", async || {
+        let ready = server.request(reqwest::Method::GET, "/readyz").send().await;
+        ready.is_ok_and(|ready| ready.status() == 200).then_some(())
+    })
+    .await;
     for directory in ["", "staging", "releases", "events", "plugins"] {
         std::fs::write(server.data().join(directory).join(CANARY), SONG).unwrap();
     }
@@ -43,7 +49,7 @@ fn assert_nothing_was_left(directory: &Path, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_tries_to_leave_its_directory_is_refused_by_name_and_leaves_nothing() {
     let server = Server::start();
-    plant_canaries(&server);
+    plant_canaries(&server).await;
     let with_zip_name = |name: &str| {
         package::zip(&[Entry {
             path: name.to_owned(),
@@ -124,7 +130,7 @@ async fn an_archive_that_tries_to_leave_its_directory_is_refused_by_name_and_lea
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_tries_to_leave_its_step_is_refused_everything_and_changes_nothing() {
     let server = Server::start();
-    plant_canaries(&server);
+    plant_canaries(&server).await;
     server
         .admit("leave", cofferdam_test_guests::program("leave_step"))
         .await;
