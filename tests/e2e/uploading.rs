@@ -34,6 +34,8 @@ struct Link {
 struct Tricks {
     /// Gets stuck before the first request that begins like this.
     stick_at: Option<&'static str>,
+    /// Gets stuck before more bytes than these go to the server.
+    stick_past: Option<u64>,
     /// Flips a bit when so many bytes have gone to the server.
     flip_at: Option<u64>,
     /// What the server says, and what is made of it; not in this many answers before.
@@ -93,6 +95,18 @@ impl Link {
     fn passed(&self) -> u64 {
         self.passed.load(Ordering::SeqCst)
     }
+
+    /// Waits until it is stuck, as it was told to get.
+    async fn is_stuck(&self) {
+        wait_for("the link to be stuck", async || {
+            self.stuck.load(Ordering::SeqCst).then_some(())
+        })
+        .await;
+    }
+
+    fn is_free(&self) {
+        self.stuck.store(false, Ordering::SeqCst);
+    }
 }
 
 /// What the server says to the client.
@@ -144,6 +158,10 @@ fn forward(
                 stuck.store(true, Ordering::SeqCst);
             }
             let end = passed.load(Ordering::SeqCst) + read as u64;
+            if tricks.stick_past.is_some_and(|place| place < end) {
+                tricks.stick_past = None;
+                stuck.store(true, Ordering::SeqCst);
+            }
             if tricks.flip_at.is_some_and(|place| place < end) {
                 tricks.flip_at = None;
                 buffer[read / 2] ^= 1;
@@ -285,6 +303,7 @@ async fn a_server_that_is_killed_in_the_middle_is_gone_on_with_when_it_is_back()
     let link = Link::to(first.api);
     let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     site(root.path(), 48);
+    link.tricks.lock().unwrap().stick_past = Some(6 << 20);
     let child = command(&first, &link.url(), root.path(), home.path())
         .spawn()
         .unwrap();
@@ -304,6 +323,7 @@ async fn a_server_that_is_killed_in_the_middle_is_gone_on_with_when_it_is_back()
     assert!(offset >= told_before, "{offset} after {told_before}");
     *link.server.lock().unwrap() = second.api;
     let before = link.passed();
+    link.is_free();
     let (_, record) = told(&wait(child).await);
     let bytes = record["package"]["bytes"].as_u64().unwrap();
     let rest = link.passed() - before;
@@ -317,16 +337,15 @@ async fn a_client_that_is_killed_goes_on_the_next_time_it_is_asked() {
     let link = Link::to(server.api);
     let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     site(root.path(), 48);
+    // Two thirds of the package.
+    link.tricks.lock().unwrap().stick_past = Some(8 << 20);
     let mut child = command(&server, &link.url(), root.path(), home.path())
         .spawn()
         .unwrap();
-    wait_for("two thirds of the package", async || {
-        (link.passed() > 8 << 20).then(|| link.stuck.store(true, Ordering::SeqCst))
-    })
-    .await;
+    link.is_stuck().await;
     child.kill().unwrap();
     child.wait().unwrap();
-    link.stuck.store(false, Ordering::SeqCst);
+    link.is_free();
     let uploads = home.path().join(".local/state/cofferdam/uploads");
     let state = std::fs::read_dir(&uploads).unwrap().next().unwrap();
     let state = std::fs::read(state.unwrap().path()).unwrap();
@@ -508,10 +527,7 @@ async fn what_the_server_forgets_between_its_answer_and_the_package_is_sent_afte
     let child = command(&server, &link.url(), root.path(), home.path())
         .spawn()
         .unwrap();
-    wait_for("the package to be about to be sent", async || {
-        link.stuck.load(Ordering::SeqCst).then_some(())
-    })
-    .await;
+    link.is_stuck().await;
     // The only package that had the chunks goes; the release stays.
     let package = format!("/v1/deployments/{}/package", first["id"].as_str().unwrap());
     let gone = server
@@ -520,7 +536,7 @@ async fn what_the_server_forgets_between_its_answer_and_the_package_is_sent_afte
         .await
         .unwrap();
     assert_eq!(gone.status(), 204);
-    link.stuck.store(false, Ordering::SeqCst);
+    link.is_free();
     let (_, record) = told(&wait(child).await);
     let bytes = record["package"]["bytes"].as_u64().unwrap();
     assert!(link.passed() - before > bytes, "something was leaned on");
@@ -593,16 +609,16 @@ async fn a_link_that_stays_broken_is_given_up_with_the_code_for_it() {
     let link = Link::to(server.api);
     let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     site(root.path(), 20);
+    link.tricks.lock().unwrap().stick_past = Some(1 << 20);
     let child = command(&server, &link.url(), root.path(), home.path())
         .args(["--patience", "1"])
         .spawn()
         .unwrap();
-    wait_for("some of the package", async || {
-        (link.passed() > 1 << 20).then_some(())
-    })
-    .await;
+    link.is_stuck().await;
     *link.server.lock().unwrap() = "127.0.0.1:1".parse().unwrap();
-    link.cut_at([0]);
+    // Every connection that there is.
+    link.cut_at([0; 100]);
+    link.is_free();
     let output = wait(child).await;
     assert_eq!(output.status.code(), Some(4), "{output:?}");
 }
