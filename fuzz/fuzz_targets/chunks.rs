@@ -19,7 +19,7 @@ fn parse<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Piece>, String
     for part in parts {
         parser.push(part);
         while let Some(piece) = parser.next().map_err(|error| error.to_string())? {
-            if let Piece::Frame { bytes, stored } | Piece::Patched { bytes, stored, .. } = &piece {
+            if let Piece::Frame { bytes, stored, .. } = &piece {
                 assert!(*bytes <= MAX_FRAME && stored.len() <= *bytes as usize);
                 assert!(!stored.is_empty());
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Output;
 
 use serde_json::{Value, json};
 
@@ -55,28 +56,29 @@ async fn state(server: &Server, ports: &[u16]) -> BTreeMap<String, Value> {
     serde_json::from_str(&text).unwrap()
 }
 
-pub(crate) fn take(data: &Path, file: &Path) {
-    let taken = cofferdam()
-        .arg("backup")
+/// Runs `backup` or `restore`.
+fn run(command: &str, file: &Path, data: &Path) -> Output {
+    cofferdam()
+        .arg(command)
         .arg(file)
         .arg("--data")
         .arg(data)
         .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&taken.stderr);
-    assert!(taken.status.success(), "{error}");
+        .unwrap()
+}
+
+fn succeed(command: &str, file: &Path, data: &Path) {
+    let output = run(command, file, data);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+}
+
+pub(crate) fn take(data: &Path, file: &Path) {
+    succeed("backup", file, data);
 }
 
 pub(crate) fn restore(file: &Path, data: &Path) {
-    let restored = cofferdam()
-        .arg("restore")
-        .arg(file)
-        .arg("--data")
-        .arg(data)
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&restored.stderr);
-    assert!(restored.status.success(), "{error}");
+    succeed("restore", file, data);
 }
 
 #[tokio::test]
@@ -131,13 +133,7 @@ async fn a_running_server_is_backed_up_and_restored_elsewhere_with_everything() 
     drop(sending);
     let _ = upload.await;
     // It replaces nothing.
-    let again = cofferdam()
-        .arg("backup")
-        .arg(&file)
-        .arg("--data")
-        .arg(server.data())
-        .output()
-        .unwrap();
+    let again = run("backup", &file, server.data());
     assert_eq!(again.status.code(), Some(3), "{again:?}");
 
     let data = directory.path().join("restored");
@@ -194,24 +190,12 @@ fn a_backup_goes_into_nothing_that_is_there_and_out_of_no_other_directory() {
     let path = |name: &str| directory.path().join(name);
     std::fs::create_dir(path("full")).unwrap();
     std::fs::write(path("full/thesis.txt"), "x").unwrap();
-    let taken = cofferdam()
-        .arg("backup")
-        .arg(path("b"))
-        .arg("--data")
-        .arg(path("full"))
-        .output()
-        .unwrap();
+    let taken = run("backup", &path("b"), &path("full"));
     assert_eq!(taken.status.code(), Some(3));
     assert!(!path("b").exists());
     std::fs::write(path("b"), "no backup").unwrap();
     for data in ["full", "new"] {
-        let restored = cofferdam()
-            .arg("restore")
-            .arg(path("b"))
-            .arg("--data")
-            .arg(path(data))
-            .output()
-            .unwrap();
+        let restored = run("restore", &path("b"), &path(data));
         assert_eq!(restored.status.code(), Some(3), "{data}");
     }
     assert_eq!(std::fs::read_dir(path("full")).unwrap().count(), 1);

@@ -35,7 +35,9 @@ use std::{
 
 pub use durable::{make_durable, publish, sync_tree};
 pub use listing::{Listed, ListedKind, Listing, Pair, Pairs};
+pub(crate) use trash::children;
 pub use trash::{discard, empty_trash};
+pub(crate) use walk::{DEPTH, READ};
 pub use walk::{digest_of, inspect, inspect_listed};
 
 /// What a frozen tree is.

@@ -12,8 +12,8 @@ Examples:
   cofferdam backup /mnt/backups --data /var/lib/cofferdam    a name with the time is made up
 
 The server may go on meanwhile. In the file is everything: records, events, packages, releases, plugins, tokens, what \
-services keep, the key of the secrets. It replaces no file. Keep it as confidential as the data directory. Left out are caches, compiled plugins and uploads \
-that are not complete.";
+services keep, the key of the secrets. It replaces no file. Keep it as confidential as the data directory. Left out \
+are caches, compiled plugins and uploads that are not complete.";
 
 pub(crate) const RESTORE_HELP: &str = "\
 Examples:

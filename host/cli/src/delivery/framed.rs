@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use zstd::bulk::Compressor;
 
-use super::recipe::{Copied, Recipe};
+use super::recipe::{self, Copied, Recipe};
 use crate::package::{self, Package};
 
 /// The media type of the form.
@@ -180,15 +180,12 @@ impl Framing {
         } else {
             &plain
         };
-        let number = |length: usize| {
-            u32::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
-        };
         let mut head = Vec::with_capacity(12);
         let patched = if is_recipe { PATCHED } else { 0 };
         head.extend_from_slice(&(bytes | patched).to_le_bytes());
-        head.extend_from_slice(&number(stored.len())?.to_le_bytes());
+        head.extend_from_slice(&recipe::number(stored.len()).to_le_bytes());
         if is_recipe {
-            head.extend_from_slice(&number(plain.len())?.to_le_bytes());
+            head.extend_from_slice(&recipe::number(plain.len()).to_le_bytes());
         }
         for part in [&head, stored] {
             self.spool.write_all(part)?;

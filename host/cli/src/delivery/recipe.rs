@@ -77,7 +77,7 @@ impl Recipe {
     }
 }
 
-/// A frame has a mebibyte.
-fn number(length: usize) -> u32 {
+/// A length within a frame, which has a mebibyte.
+pub(super) fn number(length: usize) -> u32 {
     u32::try_from(length).expect("a part of a frame is shorter than 4 GiB")
 }

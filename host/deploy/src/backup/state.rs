@@ -3,7 +3,7 @@
 //! A guest can put a link in the place of any name below its own directory between two looks, so nothing is opened by
 //! a path there: from directory to directory by descriptor, and never through a link.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Seek as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -11,25 +11,16 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, readlinkat, statat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
 use super::archive::{Archive, entries};
 use crate::error::Error;
-
-/// Directories within each other, as in a release: each holds a descriptor and a stack frame.
-const DEPTH: usize = 128;
+use crate::freeze::{DEPTH, READ, children};
 
 /// How often a file is copied again that was written meanwhile. A file that is never left alone is taken as the last
 /// copy found it.
 const COPIES: usize = 5;
-
-/// Never through a link, never waiting for the other end of a pipe.
-const READ: OFlags = OFlags::RDONLY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::NOCTTY)
-    .union(OFlags::CLOEXEC);
 
 /// Adds the directories of all services. What goes away meanwhile is left out, as it would be a moment later; what
 /// cannot be in an archive is skipped and counted, so that no guest decides whether there is a backup. Files are
@@ -75,36 +66,26 @@ impl Keeping<'_, '_> {
             return Ok(());
         }
         let failed = |error: Errno| Error::io(format!("read {}", name.display()))(error.into());
-        let stat = rustix::fs::fstat(directory).map_err(failed)?;
+        let stat = fstat(directory).map_err(failed)?;
         self.archive.directory(name, stat.st_mode)?;
-        let mut names: Vec<CString> = Vec::new();
-        for entry in Dir::read_from(directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                names.push(entry.file_name().to_owned());
-            }
-        }
-        names.sort();
-        for child in names {
-            let name = name.join(OsStr::from_bytes(child.to_bytes()));
-            self.entry(directory, &child, &name, depth)?;
+        let mut children = children(directory.as_fd()).map_err(failed)?;
+        children.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        for (child, kind) in children {
+            let name = name.join(OsStr::from_bytes(&child));
+            self.entry(directory.as_fd(), &child, kind, &name, depth)?;
         }
         Ok(())
     }
 
     fn entry(
         &mut self,
-        directory: &OwnedFd,
-        child: &CStr,
+        at: BorrowedFd<'_>,
+        child: &[u8],
+        kind: FileType,
         name: &Path,
         depth: usize,
     ) -> Result<(), Error> {
-        let at = directory.as_fd();
-        let stat = statat(at, child, AtFlags::SYMLINK_NOFOLLOW);
-        let Some(stat) = there(stat, name)? else {
-            return Ok(());
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
+        match kind {
             FileType::Directory => {
                 if let Some(opened) = there(open(at, child, OFlags::DIRECTORY), name)? {
                     self.directory(&opened, name, depth + 1)?;
@@ -140,6 +121,7 @@ impl Keeping<'_, '_> {
             return Ok(());
         }
         let mut before = file.metadata().map_err(failed())?;
+        // Something else has the name now.
         if !before.is_file() {
             return Ok(());
         }

@@ -38,7 +38,8 @@ const SINGLE: [&str; 4] = ["FORMAT", "admin.token", "policy.toml", "secrets.key"
 /// # Errors
 ///
 /// [`Error::DataDirectory`] when that is none, [`Error::Conflict`] when the file is there, another backup is being
-/// taken, or the directory changes faster than it can be copied; when something cannot be read or written. The file is whole or not there.
+/// taken, or the directory changes faster than it can be copied; when something cannot be read or written. The file is
+/// whole or not there.
 pub async fn take(data: &Path, file: &Path) -> Result<Backup, Error> {
     let ledger = data.join("ledger.db");
     if !data.join("FORMAT").is_file() || !ledger.is_file() {

@@ -132,7 +132,8 @@ fn enter(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Ow
     }
 }
 
-fn children(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<(Vec<u8>, FileType)>> {
+/// What is in a directory, in any order, with what the directory says it is.
+pub(crate) fn children(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<(Vec<u8>, FileType)>> {
     let mut children = Vec::new();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;

@@ -20,7 +20,7 @@ use super::{
 
 /// Directories within each other. Each holds a descriptor and a stack frame while its children are
 /// walked; the deepest trees of package managers have some twenty.
-const DEPTH: usize = 128;
+pub(crate) const DEPTH: usize = 128;
 
 /// Files, directories and links of one release. A large `node_modules` has 100,000.
 const ENTRIES: u64 = 1_000_000;
@@ -32,7 +32,7 @@ const PATH_BYTES: usize = 3072;
 const AHEAD: usize = 64;
 
 /// How directories and files are opened: never through a link, never waiting for a FIFO's other end.
-const READ: OFlags = OFlags::RDONLY
+pub(crate) const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)

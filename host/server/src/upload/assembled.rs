@@ -116,19 +116,19 @@ impl Assembled {
     /// The bytes of a chunk that is sent, verified.
     async fn wanted(&mut self, chunk: ChunkRef) -> Result<Bytes, UploadError> {
         if self.frame.is_empty() {
-            let frame = match next_piece(&mut self.parser, &mut self.source).await? {
-                Some(Piece::Frame { bytes, stored }) => {
-                    blocking(move || decode(bytes, stored)).await?
-                }
-                Some(Piece::Patched {
-                    bytes,
-                    recipe,
-                    stored,
-                }) => {
-                    let recipe = blocking(move || decode(recipe, stored)).await?;
-                    self.made(recipe::parse(recipe, bytes)?).await?
-                }
-                _ => return Err(ChunksError::Truncated.into()),
+            let piece = next_piece(&mut self.parser, &mut self.source).await?;
+            let Some(Piece::Frame {
+                bytes,
+                recipe,
+                stored,
+            }) = piece
+            else {
+                return Err(ChunksError::Truncated.into());
+            };
+            let decoded = blocking(move || decode(recipe.unwrap_or(bytes), stored)).await?;
+            let frame = match recipe {
+                None => decoded,
+                Some(_) => self.made(recipe::parse(decoded, bytes)?).await?,
             };
             self.frame.push_back(frame);
         }

@@ -44,9 +44,6 @@ const RUN: u32 = 1 << 30;
 /// How many lines are handed out at once: one look-up, one lease.
 const PAGE: usize = 1024;
 
-/// The two numbers before a frame.
-const FRAME_HEAD_BYTES: usize = 8;
-
 /// The bit of a frame's first number that says that it has a recipe, and so a third number.
 const PATCHED: u32 = 1 << 31;
 
@@ -136,16 +133,9 @@ pub(crate) enum Piece {
     Frame {
         /// How many bytes it has when it is decoded.
         bytes: u32,
-        /// What it is stored as: one zstd frame if it is shorter than that.
-        stored: Bytes,
-    },
-    /// A frame that is made by a recipe.
-    Patched {
-        /// How many bytes it has when it is made.
-        bytes: u32,
-        /// How many bytes the recipe has.
-        recipe: u32,
-        /// What the recipe is stored as: one zstd frame if it is shorter than that.
+        /// How many bytes its recipe has, if it is made by one.
+        recipe: Option<u32>,
+        /// What the recipe, or else the frame, is stored as: one zstd frame if it is shorter than that.
         stored: Bytes,
     },
 }
@@ -169,10 +159,6 @@ enum State {
         left: u64,
     },
     FrameHead,
-    PatchedHead {
-        bytes: u32,
-        stored: u32,
-    },
     Frame {
         bytes: u32,
         recipe: Option<u32>,
@@ -246,43 +232,37 @@ impl Chunks {
                     if self.to_come == 0 && !self.buffer.is_empty() {
                         return Err(ChunksError::Trailing);
                     }
-                    if self.buffer.len() < FRAME_HEAD_BYTES {
+                    let mut head = &self.buffer[..];
+                    let (Ok(word), Ok(stored)) = (head.try_get_u32_le(), head.try_get_u32_le())
+                    else {
                         return Ok(None);
-                    }
-                    let word = self.buffer.get_u32_le();
+                    };
                     let bytes = word & !PATCHED;
-                    let stored = self.buffer.get_u32_le();
                     let fits = (1..=MAX_FRAME).contains(&bytes)
                         && (1..=bytes).contains(&stored)
                         && u64::from(bytes) <= self.to_come;
                     if !fits {
                         return Err(ChunksError::Frame { bytes, stored });
                     }
-                    self.state = if word == bytes {
-                        State::Frame {
-                            bytes,
-                            recipe: None,
-                            stored,
+                    let mut recipe = None;
+                    if word != bytes {
+                        let Ok(length) = head.try_get_u32_le() else {
+                            return Ok(None);
+                        };
+                        if !(stored..=bytes).contains(&length) {
+                            return Err(ChunksError::PatchedFrame {
+                                bytes,
+                                recipe: length,
+                                stored,
+                            });
                         }
-                    } else {
-                        State::PatchedHead { bytes, stored }
-                    };
-                }
-                State::PatchedHead { bytes, stored } => {
-                    if self.buffer.len() < size_of::<u32>() {
-                        return Ok(None);
+                        recipe = Some(length);
                     }
-                    let recipe = self.buffer.get_u32_le();
-                    if !(stored..=bytes).contains(&recipe) {
-                        return Err(ChunksError::PatchedFrame {
-                            bytes,
-                            recipe,
-                            stored,
-                        });
-                    }
+                    let rest = head.len();
+                    self.buffer.advance(self.buffer.len() - rest);
                     self.state = State::Frame {
                         bytes,
-                        recipe: Some(recipe),
+                        recipe,
                         stored,
                     };
                 }
@@ -300,13 +280,10 @@ impl Chunks {
                     let stored = self.buffer.split_to(stored).freeze();
                     self.to_come -= u64::from(bytes);
                     self.state = State::FrameHead;
-                    return Ok(Some(match recipe {
-                        None => Piece::Frame { bytes, stored },
-                        Some(recipe) => Piece::Patched {
-                            bytes,
-                            recipe,
-                            stored,
-                        },
+                    return Ok(Some(Piece::Frame {
+                        bytes,
+                        recipe,
+                        stored,
                     }));
                 }
             }
@@ -431,9 +408,9 @@ mod tests {
         sound.extend(patched(1600, 20, b"as it is stored"));
         for size in [1, 7, sound.len()] {
             let pieces = parse(&sound, size).unwrap();
-            let expected = Piece::Patched {
+            let expected = Piece::Frame {
                 bytes: 1600,
-                recipe: 20,
+                recipe: Some(20),
                 stored: Bytes::from_static(b"as it is stored"),
             };
             assert_eq!(pieces.last(), Some(&expected));
@@ -467,7 +444,14 @@ mod tests {
         };
         assert_eq!(lines[2..], [run, line(3, 3, false)]);
         let stored = Bytes::from_static(b"z");
-        assert_eq!(*last, Piece::Frame { bytes: 3, stored });
+        assert_eq!(
+            *last,
+            Piece::Frame {
+                bytes: 3,
+                recipe: None,
+                stored
+            }
+        );
         for size in 1..40 {
             assert_eq!(parse(&sound, size).unwrap(), whole);
         }
