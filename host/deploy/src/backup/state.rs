@@ -28,6 +28,10 @@ const COPIES: usize = 5;
 pub(super) fn keep(archive: &mut Archive<'_>, state: &Path, copy: &Path) -> Result<(), Error> {
     for project in entries(state)? {
         let name = Path::new("state").join(project.file_name().unwrap_or_default());
+        if name.to_str().is_none() {
+            archive.skip();
+            continue;
+        }
         let Some(directory) = there(open(CWD, &project, OFlags::DIRECTORY), &project)? else {
             continue;
         };
@@ -61,7 +65,7 @@ struct Keeping<'a, 'b> {
 
 impl Keeping<'_, '_> {
     fn directory(&mut self, directory: &OwnedFd, name: &Path, depth: usize) -> Result<(), Error> {
-        if depth > DEPTH || name.to_str().is_none() {
+        if depth > DEPTH {
             self.archive.skip();
             return Ok(());
         }
@@ -85,6 +89,10 @@ impl Keeping<'_, '_> {
         name: &Path,
         depth: usize,
     ) -> Result<(), Error> {
+        if name.to_str().is_none() {
+            self.archive.skip();
+            return Ok(());
+        }
         match kind {
             FileType::Directory => {
                 if let Some(opened) = there(open(at, child, OFlags::DIRECTORY), name)? {
@@ -96,10 +104,10 @@ impl Keeping<'_, '_> {
                     let target = PathBuf::from(OsStr::from_bytes(target.to_bytes()));
                     // No guest makes one that begins at the root, and no restoring follows suit.
                     let is_plain = target.is_relative() && target.to_str().is_some();
-                    if name.to_str().is_none() || !is_plain {
-                        self.archive.skip();
-                    } else {
+                    if is_plain {
                         self.archive.link(name, &target)?;
+                    } else {
+                        self.archive.skip();
                     }
                 }
             }
@@ -116,10 +124,6 @@ impl Keeping<'_, '_> {
 
     fn file(&mut self, mut file: File, name: &Path) -> Result<(), Error> {
         let failed = || Error::io(format!("copy {}", name.display()));
-        if name.to_str().is_none() {
-            self.archive.skip();
-            return Ok(());
-        }
         let mut before = file.metadata().map_err(failed())?;
         // Something else has the name now.
         if !before.is_file() {

@@ -28,8 +28,9 @@ use crate::plan::Plan;
 use crate::record::{Body, Package, Record, Time};
 use crate::status::Status;
 
-/// How long a repeat waits before it looks again for a first request that has just been accepted.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long is waited before a deployment that has just been accepted is looked for again: between its commit and its run
+/// there is a moment.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a request with an idempotency key comes to.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Host;
+use super::acceptance::LOOK_AGAIN;
 use crate::error::Error;
 use crate::name::DeploymentId;
 use crate::record::Record;
@@ -10,9 +11,6 @@ use crate::status::Status;
 
 /// How long a deployment may be in the ledger and not under way, as it is for a moment after it was accepted.
 const BEGINS: Duration = Duration::from_secs(5);
-
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(5);
 
 impl Host {
     /// Stops a deployment in whatever state it is; `by` says who wants it. Returns when none of its guests' code
@@ -37,7 +35,7 @@ impl Host {
             if live.is_some() || record.status.is_terminal() || since.elapsed() > BEGINS {
                 break record;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         };
         match (&record.error, record.status) {
             (_, Status::Cancelled) => Ok(record),
