@@ -23,12 +23,13 @@ mod measure;
 mod peers;
 #[path = "rig/server.rs"]
 mod server;
+#[path = "rig/tree.rs"]
+mod tree;
 
-use measure::{
-    MIB, Noise, cpu_of, cpu_of_children, mb_per_s, median, peak, stored_bytes, sync_latency,
-};
+use measure::{MIB, cpu_of, cpu_of_children, mb_per_s, median, peak, stored_bytes, sync_latency};
 use peers::{Registry, casync, restic, sha256};
 use server::Server;
+use tree::Noise;
 
 /// Runs of each side of a comparison, interleaved.
 const RUNS: usize = 3;

@@ -101,29 +101,3 @@ pub(crate) fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
 pub(crate) fn mb_per_s(bytes: u64, seconds: f64) -> f64 {
     bytes as f64 / 1e6 / seconds
 }
-
-/// Bytes that do not compress: xorshift64*, the same for the same name.
-pub(crate) struct Noise(u64);
-
-impl Noise {
-    pub(crate) fn new(name: &str) -> Self {
-        let seed = name.bytes().fold(0x9E37_79B9_7F4A_7C15, |seed: u64, byte| {
-            seed.rotate_left(7) ^ u64::from(byte)
-        });
-        Self(seed | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
-        for word in bytes.chunks_mut(8) {
-            let value = self.next().to_le_bytes();
-            word.copy_from_slice(&value[..word.len()]);
-        }
-    }
-}

@@ -28,6 +28,8 @@ pub(crate) struct Pushed {
     /// Bytes of the package that went over the wire.
     pub(crate) sent: u64,
     pub(crate) client_peak: u64,
+    /// From the start of the extract step to its receipt, in seconds, where it was waited for.
+    pub(crate) extract_seconds: Option<f64>,
 }
 
 impl Server {
@@ -184,6 +186,7 @@ impl Server {
             most
         });
         let (mut id, mut sent) = (String::new(), 0);
+        let (mut began, mut ended) = (None, None);
         for line in BufReader::new(client.stdout.take().unwrap()).lines() {
             let Ok(event) = serde_json::from_str::<Value>(&line.unwrap()) else {
                 continue;
@@ -194,12 +197,20 @@ impl Server {
             if let Some(found) = event["sent_bytes"].as_u64() {
                 sent = found;
             }
+            if event["step"] == "extract" {
+                match event["kind"].as_str() {
+                    Some("phase") => began = Some(moment(&event)),
+                    Some("receipt") => ended = Some(moment(&event)),
+                    _ => {}
+                }
+            }
         }
         assert!(client.wait().unwrap().success());
         Pushed {
             id,
             sent,
             client_peak: watch.join().unwrap(),
+            extract_seconds: ended.zip(began).map(|(ended, began)| ended - began),
         }
     }
 
@@ -241,6 +252,14 @@ impl Drop for Server {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.data);
     }
+}
+
+/// Seconds within the day of an event's `at` (`...T12:34:56.789Z`); runs over midnight are not made.
+fn moment(event: &Value) -> f64 {
+    let at = event["at"].as_str().unwrap();
+    let time = at.split_once('T').unwrap().1.trim_end_matches('Z');
+    time.split(':')
+        .fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().unwrap())
 }
 
 fn cofferdam() -> Command {

@@ -1,14 +1,18 @@
 //! What the sandbox costs, on a thread and in a worker process: starting a step, printing a line, writing files, next
 //! to doing the same without it and to other ways of running a small program.
 //!
-//! `cargo bench -p cofferdam-sandbox`. bubblewrap and node are compared when they are installed. Every figure is a median of several runs, native and sandboxed in turn.
+//! `cargo bench -p cofferdam-sandbox`. bubblewrap and node are compared when they are installed. Every figure is a median of
+//! several runs, native and sandboxed in turn. `COFFERDAM_BENCH_ONLY` names the parts to run
+//! (`peers,admit,start,print,pour,write,unpack,idle`).
 
+use std::env;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::BytesMut;
 use cofferdam_sandbox::worker::{Isolation, WorkerOptions};
 use cofferdam_sandbox::{
     Access, Component, Phase, Preopen, Sandbox, SandboxOptions, Stdin, StepContext, StepEvent,
@@ -16,6 +20,11 @@ use cofferdam_sandbox::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc;
+
+#[path = "../../../benches/rig/tree.rs"]
+mod tree;
 
 /// Runs of everything that takes milliseconds.
 const ROUNDS: usize = 9;
@@ -33,6 +42,10 @@ const LONG_LINE: u32 = 8_000;
 /// Time between two steps.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Bytes of a package that are handed to a step at once, and how many such pieces wait.
+const PIECE: usize = 256 << 10;
+const PIECES: usize = 4;
+
 /// Steps that live at the same time when their memory is measured.
 const IDLE_STEPS: usize = 16;
 
@@ -44,25 +57,44 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
+    let only = env::var("COFFERDAM_BENCH_ONLY").unwrap_or_default();
+    let wanted = |part: &str| only.is_empty() || only.split(',').any(|name| name == part);
     runtime.block_on(async {
-        println!("== a bare engine, in this thread");
-        bare::steps().await;
-        println!("== other ways to run a small program");
-        peer("bubblewrap", &["bwrap", "--ro-bind", "/", "/", "true"]);
-        peer("node", &["node", "-e", "0"]);
-        peer("a process", &["true"]);
+        if wanted("peers") {
+            println!("== a bare engine, in this thread");
+            bare::steps().await;
+            println!("== other ways to run a small program");
+            peer("bubblewrap", &["bwrap", "--ro-bind", "/", "/", "true"]);
+            peer("node", &["node", "-e", "0"]);
+            peer("a process", &["true"]);
+        }
         for (name, isolation) in [("thread", Isolation::Thread), ("worker", workers())] {
             println!("== steps in a {name}");
             let cache = TempDir::new().expect("a temporary directory");
             let mut options = SandboxOptions::cached_in(cache.path().join("cache"));
             options.isolation = isolation;
             let sandbox = Sandbox::new(options).expect("an engine");
-            admission(&sandbox);
-            starting(&sandbox).await;
-            printing(&sandbox).await;
-            pouring(&sandbox).await;
-            writing(&sandbox).await;
-            idling(&sandbox).await;
+            if wanted("admit") {
+                admission(&sandbox);
+            }
+            if wanted("start") {
+                starting(&sandbox).await;
+            }
+            if wanted("print") {
+                printing(&sandbox).await;
+            }
+            if wanted("pour") {
+                pouring(&sandbox).await;
+            }
+            if wanted("write") {
+                writing(&sandbox).await;
+            }
+            if wanted("unpack") {
+                unpacking(&sandbox).await;
+            }
+            if wanted("idle") {
+                idling(&sandbox).await;
+            }
         }
     });
 }
@@ -103,38 +135,44 @@ fn admission(sandbox: &Sandbox) {
     println!("admit, compiled before: {:.1?}", median(times.collect()));
 }
 
-/// From `start` to the first line the guest prints, as the caller sees it; and how many steps a second that makes.
+/// From `start` to the first instruction, as the guest sees it, and to the first line it prints, as the caller does; and
+/// how many steps a second that makes.
 async fn starting(sandbox: &Sandbox) {
-    let component = admit(sandbox, "endless_line");
-    let (mut first, mut whole) = (Vec::new(), Vec::new());
+    let component = admit(sandbox, "tell_time");
+    let (mut begun, mut first, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..STARTS {
         let directory = TempDir::new().expect("a temporary directory");
         let preopens = vec![
             preopen("/release", directory.path()),
             preopen("/tmp", directory.path()),
         ];
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let start = Instant::now();
         let mut step = sandbox
-            .start(
-                &component,
-                spec(json!({ "bytes": 1 })),
-                preopens,
-                Stdin::Closed,
-            )
+            .start(&component, spec(json!({})), preopens, Stdin::Closed)
             .expect("it starts");
-        step.next_event().await.expect("it prints");
+        let Some(StepEvent::Line { text, .. }) = step.next_event().await else {
+            panic!("it did not print: {:?}", step.outcome().await);
+        };
         first.push(start.elapsed());
         assert!(step.outcome().await.expect("it ends").verdict.is_success());
         whole.push(start.elapsed());
+        let told = Duration::from_nanos(text.parse().expect("it printed a number"));
+        begun.push(told.saturating_sub(now.expect("the clock is set")));
         // Between two steps of a pipeline other things happen, and the next worker gets ready.
         tokio::time::sleep(PAUSE).await;
     }
-    println!(
-        "start to first line: {:.1?} (90th percentile {:.1?}); start to outcome: {:.1?}",
-        median(first.clone()),
-        percentile(first, 90),
-        median(whole)
-    );
+    for (what, times) in [
+        ("first instruction", begun),
+        ("first line", first),
+        ("outcome", whole),
+    ] {
+        println!(
+            "start to {what}: {:.1?} (90th percentile {:.1?})",
+            median(times.clone()),
+            percentile(times, 90)
+        );
+    }
 
     let component = admit(sandbox, "succeed");
     let start = Instant::now();
@@ -338,6 +376,58 @@ async fn writing(sandbox: &Sandbox) {
         "new file of 256 bytes",
         median(native) / count,
         median(guest) / count,
+    );
+}
+
+/// An archive of many files, unpacked by the plugin that ships and by GNU tar in turn. What was unpacked stays until the
+/// end: on some file systems a new file costs a hundred times as much as one in the place of one that was removed.
+async fn unpacking(sandbox: &Sandbox) {
+    let component = sandbox
+        .admit(cofferdam_plugins::UNPACK)
+        .expect("it is admitted");
+    let scratch = TempDir::new().expect("a temporary directory");
+    let (archive, _) = tree::tree(scratch.path());
+    let (mut native, mut guest) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let tar = || tree::gnu_unpack(&archive, &scratch.path().join(format!("tar-{round}")));
+        // The one that comes second may find the disk busy with what the first has left.
+        if round % 2 == 0 {
+            native.push(Duration::from_secs_f64(tar()));
+        }
+        let release = scratch.path().join(format!("release-{round}"));
+        fs::create_dir(&release).expect("a directory");
+        let (pieces, stdin) = mpsc::channel(PIECES);
+        let mut file = tokio::fs::File::open(&archive).await.expect("the archive");
+        let start = Instant::now();
+        let feeding = tokio::spawn(async move {
+            loop {
+                let mut piece = BytesMut::with_capacity(PIECE);
+                let read = file.read_buf(&mut piece).await.expect("it is read");
+                if read == 0 || pieces.send(Ok(piece.freeze())).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let step = sandbox
+            .start(
+                &component,
+                spec(json!({})),
+                vec![preopen("/release", &release)],
+                Stdin::Channel(stdin),
+            )
+            .expect("it starts");
+        let outcome = step.outcome().await.expect("it ends");
+        assert!(outcome.verdict.is_success(), "{outcome:?}");
+        guest.push(start.elapsed());
+        feeding.await.expect("it was fed");
+        if round % 2 == 1 {
+            native.push(Duration::from_secs_f64(tar()));
+        }
+    }
+    report(
+        &format!("unpacking {} files, beside GNU tar", tree::TREE_FILES),
+        median(native),
+        median(guest),
     );
 }
 
