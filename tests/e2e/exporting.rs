@@ -141,6 +141,43 @@ async fn a_deployment_is_one_trace_from_its_request_to_its_last_step() {
     assert!(!all.contains(&server.token), "a token");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visit_is_in_a_trace_that_somebody_keeps_and_in_no_other() {
+    let (url, messages) = receiver(0).await;
+    let address = url.trim_end_matches("/hook");
+    let mut server = Server::start_with(&["--otlp", address]);
+    let record = server
+        .succeed("blog", &json!({}), package::tar(&site("one")))
+        .await;
+    let other = TRACE.replace('0', "f");
+    let parents = [(TRACE, "00"), (TRACE, "01"), (other.as_str(), "00")];
+    for (trace, flags) in parents.map(|(trace, flags)| (trace.to_owned(), flags)) {
+        let visit = server
+            .visit("blog", "/missing")
+            .header("traceparent", format!("00-{trace}-{PARENT}-{flags}"));
+        assert_eq!(visit.send().await.unwrap().status().as_u16(), 404);
+    }
+    server.terminate();
+    server.wait();
+
+    let messages = messages.lock().unwrap();
+    let spans: Vec<Value> = messages
+        .iter()
+        .flat_map(|message| spans_in(&message.body))
+        .filter(|span| *attribute(span, "cofferdam.service") != Value::Null)
+        .collect();
+    let [visit] = &spans[..] else {
+        panic!("not one: {spans:#?}");
+    };
+    assert_eq!(visit["traceId"], TRACE);
+    assert_eq!(visit["parentSpanId"], PARENT);
+    assert_eq!((&visit["name"], &visit["kind"]), (&json!("GET"), &json!(2)));
+    assert_eq!(attribute(visit, "cofferdam.project"), "blog");
+    assert_eq!(*attribute(visit, "cofferdam.deployment.id"), record["id"]);
+    assert!(visit.to_string().contains("\"404\""), "{visit:#}");
+    assert_eq!(visit["status"], Value::Null, "what a visitor does wrong");
+}
+
 /// A collector that takes connections and never answers.
 async fn silent() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

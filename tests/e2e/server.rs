@@ -238,15 +238,16 @@ impl Server {
         record
     }
 
-    /// What a project serves at a path: status and body.
-    pub(crate) async fn serves(&self, project: &str, path: &str) -> (u16, String) {
-        let response = self
-            .client
+    /// A request for what a project serves at a path.
+    pub(crate) fn visit(&self, project: &str, path: &str) -> reqwest::RequestBuilder {
+        self.client
             .get(format!("http://{}{path}", self.ingress))
             .header("Host", format!("{project}.localhost"))
-            .send()
-            .await
-            .unwrap();
+    }
+
+    /// What a project serves at a path: status and body.
+    pub(crate) async fn serves(&self, project: &str, path: &str) -> (u16, String) {
+        let response = self.visit(project, path).send().await.unwrap();
         let status = response.status().as_u16();
         (status, response.text().await.unwrap())
     }

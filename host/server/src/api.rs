@@ -28,7 +28,6 @@ mod routes;
 mod secrets;
 mod store;
 mod tokens;
-mod trace_parent;
 mod uploads;
 mod webhooks;
 
@@ -40,6 +39,7 @@ use self::request_id::{RequestId, X_REQUEST_ID};
 use self::routes::{Access, Answer, ENDPOINTS, Endpoint, Right};
 use crate::connections::Peer;
 use crate::metrics::Metrics;
+use crate::trace_parent;
 use crate::upload::body::{BodyLimits, UploadBody};
 use axum::Router;
 use axum::body::Body;

@@ -34,6 +34,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::{self, display};
+use tracing::{Instrument as _, Span, info_span};
 
 use self::body::Body;
 use self::notice::notice;
@@ -41,6 +43,7 @@ use self::site::Site;
 use self::statics::Statics;
 use crate::connections::{self, Listening, OverTls, Peer};
 use crate::metrics::Metrics;
+use crate::trace_parent;
 
 /// When to come back to a service that is being replaced: preparing a release takes seconds at most.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("2");
@@ -57,12 +60,33 @@ pub(crate) async fn serve(
         let (ingress, metrics) = (ingress.clone(), metrics.clone());
         async move {
             let begun = Instant::now();
-            let response = ingress.answer(request).await;
-            metrics.served(response.status().as_u16(), begun.elapsed());
+            let span = traced(&request);
+            let response = ingress.answer(request).instrument(span.clone()).await;
+            let status = response.status().as_u16();
+            span.record("status", status);
+            metrics.served(status, begun.elapsed());
             Ok::<_, Infallible>(response)
         }
     });
     connections::serve(listening, service, shutdown).await;
+}
+
+/// The span of a request that belongs to a trace which somebody keeps. Others have none: there may be tens of thousands a
+/// second.
+fn traced(request: &Request<Incoming>) -> Span {
+    let Some(parent) = trace_parent::sampled(request.headers()) else {
+        return Span::none();
+    };
+    info_span!(
+        "ingress",
+        method = %request.method(),
+        peer = request.extensions().get().map(|Peer(address)| display(address.ip())),
+        traceparent = parent,
+        project = field::Empty,
+        deployment = field::Empty,
+        service = field::Empty,
+        status = field::Empty,
+    )
 }
 
 /// Answers requests, given the table of routes.
@@ -101,6 +125,12 @@ impl<R: Fn(&str) -> Option<Arc<Route>>> Ingress<R> {
                 "Nothing is deployed under this name.",
             );
         };
+        let span = Span::current();
+        if !span.is_disabled() {
+            span.record("project", route.project.as_str());
+            span.record("deployment", display(route.release));
+            span.record("service", &*route.service);
+        }
         let response = match &route.target {
             Target::Static(root) => {
                 let site = Site {

@@ -16,6 +16,7 @@
 //! | `api` | the table of routes, tokens, problems, and one module for each kind of resource |
 //! | `metrics` | figures for Prometheus |
 //! | `upload` | the three forms in which a package arrives, as one bounded stream |
+//! | `trace_parent` | the trace that a request belongs to |
 //! | `ingress` | from a host name to a file or a component of a release |
 //!
 //! # Example
@@ -37,6 +38,7 @@ mod ingress;
 mod metrics;
 mod server;
 mod tls;
+mod trace_parent;
 mod upload;
 
 pub use error::Error;

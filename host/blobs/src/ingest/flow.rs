@@ -31,6 +31,10 @@ const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 /// at once.)
 const BLOCK_BYTES: usize = 128 * 1024;
 
+/// A write of so many bytes is a block as it is, which spares copying it. What it is a part of may be twice as long: that
+/// bounds what a window of such blocks holds on to.
+const DIRECT_BYTES: usize = 32 * 1024;
+
 /// How many bytes of packed chunks a follower is told of at once.
 const STEP_BYTES: u64 = 1024 * 1024;
 
@@ -318,11 +322,15 @@ impl Flow {
 
 impl State {
     /// Takes as many of these bytes as there is room for in the window and in one block.
-    fn accept(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+    fn accept(&mut self, bytes: &Bytes) -> Result<usize, Error> {
         if let Phase::Failed(error) = &self.phase {
             return Err(error.clone());
         }
         let room = self.room();
+        if bytes.len() >= DIRECT_BYTES && bytes.len() as u64 <= room {
+            self.push(bytes.clone(), None);
+            return Ok(bytes.len());
+        }
         let taken = bytes
             .len()
             .min(BLOCK_BYTES - self.filling.len())
@@ -350,14 +358,16 @@ impl State {
         if bytes.len() as u64 > self.room() {
             return Ok(false);
         }
+        self.push(bytes.clone(), Some(chunk));
+        Ok(true)
+    }
+
+    /// Takes a block as it is.
+    fn push(&mut self, bytes: Bytes, chunk: Option<ChunkId>) {
         self.seal_block();
         self.received += bytes.len() as u64;
-        self.window.push_back(Block {
-            bytes: bytes.clone(),
-            chunk: Some(chunk),
-        });
+        self.window.push_back(Block { bytes, chunk });
         self.untaken += 1;
-        Ok(true)
     }
 
     /// For how many bytes the window has room.

@@ -213,7 +213,7 @@ impl Open {
                 u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
             });
         let took = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let is_request = self.name == "request";
+        let is_request = is_request(self.name);
         let failed = match self.attribute("http.response.status_code") {
             // What a client does wrong is no failure of the server.
             Some(Value::Number(status)) => *status >= 500,
@@ -225,6 +225,7 @@ impl Open {
                 self.text("http.request.method").unwrap_or("?"),
                 self.text("http.route").unwrap_or("?"),
             ),
+            ("ingress", _) => self.text("http.request.method").unwrap_or("?").to_owned(),
             ("pipeline", _) => "deployment".to_owned(),
             ("step", Some(step)) => format!("step {step}"),
             (name, _) => name.to_owned(),
@@ -247,15 +248,20 @@ impl Open {
     }
 }
 
+/// Whether a span of this name is of a request: to the API, or to what a project serves.
+fn is_request(span: &str) -> bool {
+    matches!(span, "request" | "ingress")
+}
+
 /// What a field is called in a trace: by OpenTelemetry's conventions where there is one.
 fn key(span: &str, field: &str) -> Cow<'static, str> {
-    Cow::Borrowed(match (span, field) {
-        ("request", "id") => REQUEST_ID,
-        ("request", "method") => "http.request.method",
-        ("request", "route") => "http.route",
-        ("request", "status") => "http.response.status_code",
-        ("request", "peer") => "network.peer.address",
-        ("request", "token") => "cofferdam.token.id",
+    Cow::Borrowed(match (is_request(span), field) {
+        (true, "id") => REQUEST_ID,
+        (true, "method") => "http.request.method",
+        (true, "route") => "http.route",
+        (true, "status") => "http.response.status_code",
+        (true, "peer") => "network.peer.address",
+        (true, "token") => "cofferdam.token.id",
         (_, "code") => "error.type",
         (_, "project") => "cofferdam.project",
         (_, "deployment") => "cofferdam.deployment.id",

@@ -200,11 +200,18 @@ impl Play {
         let directory = template.path().join("template");
         let store = open(&directory).await;
         let kept = filled(&store, blobs).await;
-        let shared = Arc::downgrade(&store.shared);
+        let mut shared = Arc::clone(&store.shared);
         drop(store);
-        while shared.strong_count() > 0 || directory.join("index.db-wal").exists() {
+        // Connections that go at the same time may each leave the log to the other; closed in turn, they do not.
+        let shared = loop {
+            match Arc::try_unwrap(shared) {
+                Ok(last) => break last,
+                Err(again) => shared = again,
+            }
             tokio::task::yield_now().await;
-        }
+        };
+        shared.index.close().await;
+        assert!(!directory.join("index.db-wal").exists());
         Play {
             template,
             kept,

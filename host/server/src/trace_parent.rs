@@ -9,7 +9,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DIGITS: [usize; 4] = [2, 32, 16, 2];
 
 /// What a request says of its trace, if that is fit for a log.
-pub(super) fn of(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn of(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let given = values.next()?.to_str().ok()?;
     let parts: Vec<&str> = given.split('-').take(DIGITS.len() + 1).collect();
@@ -21,6 +21,12 @@ pub(super) fn of(headers: &HeaderMap) -> Option<&str> {
             .zip(DIGITS)
             .all(|(part, digits)| part.len() == digits && part.bytes().all(is_hex));
     (sane && values.next().is_none()).then_some(given)
+}
+
+/// The same, if whoever began the trace keeps it: the lowest of its flags says so.
+pub(crate) fn sampled(headers: &HeaderMap) -> Option<&str> {
+    let kept = |digit: char| digit.to_digit(16).is_some_and(|flags| flags & 1 == 1);
+    of(headers).filter(|given| given.ends_with(kept))
 }
 
 #[cfg(test)]
@@ -52,5 +58,16 @@ mod tests {
         ] {
             assert_eq!(found(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_trace_that_nobody_keeps_is_none_to_belong_to() {
+        for (flags, kept) in [("00", false), ("01", true), ("02", false), ("ff", true)] {
+            let mut headers = HeaderMap::new();
+            let given = format!("00-0123456789abcdef0123456789abcdef-0123456789abcdef-{flags}");
+            headers.insert(TRACEPARENT, HeaderValue::from_str(&given).unwrap());
+            assert_eq!(sampled(&headers).is_some(), kept, "{flags}");
+        }
+        assert_eq!(sampled(&HeaderMap::new()), None);
     }
 }
