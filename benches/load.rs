@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p cofferdam --bench load` needs `curl`, `wrk` and `nginx` (Debian's packages of these names), 12,000 open
 //! files, and about five minutes. With `wasmtime` (its command line) in the path, components are served beside it.
-//! `COFFERDAM_BENCH_ONLY` names the parts to run (`pages,listeners,burst,gigabyte,small,static,component`). The figures go
+//! `COFFERDAM_BENCH_ONLY` names the parts to run (`pages,listeners,burst,gigabyte,small,static,component,releases`). The figures go
 //! to docs/benchmarks.md.
 
 #![allow(
@@ -27,6 +27,8 @@ mod history;
 mod listeners;
 #[path = "rig/measure.rs"]
 mod measure;
+#[path = "load/releasing.rs"]
+mod releasing;
 #[path = "rig/server.rs"]
 mod server;
 #[path = "load/serving.rs"]
@@ -65,6 +67,9 @@ fn main() {
     }
     if wanted("component") {
         serving::component(scratch);
+    }
+    if wanted("releases") {
+        releasing::releases(scratch);
     }
 }
 

@@ -446,7 +446,7 @@ async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Admitted, Prob
                     .map_err(|error: cofferdam_deploy::NameError| {
                         Problem::not_found(error.to_string())
                     })?;
-            let record = call.api.host().deployment(id).await?;
+            let record = call.api.host().deployment_in_short(id).await?;
             // The same words as for one that does not exist.
             check(&identity, right, &record.project)
                 .map_err(|problem| problem.or_not_found(&format!("deployment {id}")))?;

@@ -69,6 +69,15 @@ impl Host {
         self.inner.record(id).await
     }
 
+    /// A deployment's record without the entries of its summary, which are most of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::deployment`] says.
+    pub async fn deployment_in_short(&self, id: DeploymentId) -> Result<Record, Error> {
+        self.inner.record_in_short(id).await
+    }
+
     /// A page of deployments, newest first, without the entries of their summaries.
     ///
     /// # Errors
@@ -136,6 +145,13 @@ impl Inner {
     /// The record of a deployment. One that is about to end is waited for: whoever reads that it has
     /// succeeded finds it served, and its log complete.
     pub(crate) async fn record(&self, id: DeploymentId) -> Result<Record, Error> {
+        let mut record = self.record_in_short(id).await?;
+        let logs = self.logs.clone();
+        record.events.summary = blocking(move || logs.summary(id.as_uuid())).await??;
+        Ok(record)
+    }
+
+    async fn record_in_short(&self, id: DeploymentId) -> Result<Record, Error> {
         let (mut body, mut row) = self.row(id).await?;
         if row.finished
             && let Some(live) = self.live(id)
@@ -145,8 +161,6 @@ impl Inner {
         }
         let mut record = body.into_record(&row)?;
         self.freshen(&mut record);
-        let logs = self.logs.clone();
-        record.events.summary = blocking(move || logs.summary(id.as_uuid())).await??;
         Ok(record)
     }
 

@@ -98,7 +98,9 @@ fn status(text: &str) -> Result<Status, Problem> {
 }
 
 /// `GET /v1/deployments/{id}`.
-pub(super) async fn show(record: Record) -> Result<Response, Problem> {
+pub(super) async fn show(call: Call, record: Record) -> Result<Response, Problem> {
+    // What was needed to judge the request is the record in short.
+    let record = call.api.host().deployment(record.id).await?;
     json(StatusCode::OK, &record)
 }
 

@@ -258,7 +258,9 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
     route(
         Method::GET,
         "/v1/deployments/{id}",
-        Access::Deployment(Right::Read, |_, record| Box::pin(deployments::show(record))),
+        Access::Deployment(Right::Read, |call, record| {
+            Box::pin(deployments::show(call, record))
+        }),
     )
     .doc(Doc::of("One deployment").gives::<Record>(200, "Its record")),
     route(
