@@ -80,6 +80,44 @@ async fn a_service_takes_traffic_when_it_says_that_it_is_ready_and_not_before() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gate_wants_its_status_in_its_time_and_for_as_long_as_it_says() {
+    const HEALTHY: Duration = Duration::from_secs(2);
+    let server = Server::start();
+    let gated = |ready: &Value| {
+        let mut gate = gate(60_000);
+        gate.as_object_mut()
+            .unwrap()
+            .extend(ready.as_object().unwrap().clone());
+        gated(&gate, &json!({}))
+    };
+    // Whatever status it names is the right one, and no other is.
+    let head = gated(&json!({ "path": "/", "status": 404 }));
+    server
+        .succeed("api", &head, package::tar(&component()))
+        .await;
+    let head = gated(&json!({ "path": "/hello", "status": 204, "within_ms": 300 }));
+    let failed = server.fail("api", &head, package::tar(&component())).await;
+    let message = failed["error"]["message"].to_string();
+    assert!(
+        message.contains("200") && message.contains("204"),
+        "{message}"
+    );
+    // An answer that does not come in time is none.
+    let head = gated(&json!({ "path": "/sleep", "timeout_ms": 137, "within_ms": 400 }));
+    let failed = server.fail("api", &head, package::tar(&component())).await;
+    assert_eq!(failed["error"]["code"], "not_ready", "{failed:#}");
+    let message = failed["error"]["message"].to_string();
+    assert!(message.contains("137"), "{message}");
+    // One good answer is not enough.
+    let begun = Instant::now();
+    let head = gated(&json!({ "healthy_ms": HEALTHY.as_millis() }));
+    server
+        .succeed("api", &head, package::tar(&component()))
+        .await;
+    assert!(begun.elapsed() >= HEALTHY, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_never_gets_ready_never_takes_traffic() {
     let server = Server::start();
     let ready = gated(&gate(10_000), &json!({}));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::isolating::{children, runs};
 use crate::package::{self, site};
 use crate::queueing::{begin_upload, client, newest, sleeping, step_is};
 use crate::server::{Server, assert_dense, wait_for};
@@ -67,6 +68,18 @@ async fn within_the_promise(server: &Server, mut attempt: impl AsyncFnMut() -> D
     panic!("no cancel was acknowledged in time; with their controls: {seen:?}");
 }
 
+/// The worker that runs a step: only such a one has a thread that listens for orders.
+fn busy(server: &Server) -> Option<u32> {
+    let listens = |process: &u32| {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+        tasks.into_iter().flatten().flatten().any(|task| {
+            let name = std::fs::read_to_string(task.path().join("comm"));
+            name.is_ok_and(|name| name.trim_end() == "orders")
+        })
+    };
+    children(server.process()).into_iter().find(listens)
+}
+
 async fn a_step_is_cancelled_in_time(guest: &str) {
     let server = Server::start();
     server
@@ -79,7 +92,9 @@ async fn a_step_is_cancelled_in_time(guest: &str) {
             .await;
         let id = record["id"].as_str().unwrap().to_owned();
         step_is(&server, &id, 1, "running").await;
+        let worker = wait_for("the step's process", async || busy(&server)).await;
         let (status, record, took) = cancel(&server, &id).await;
+        assert!(!runs(worker), "no guest's code runs any more");
         assert_eq!(status, 200, "{record:#}");
         assert_eq!(record["status"], "cancelled", "{record:#}");
         assert_eq!(record["error"]["code"], "cancelled", "{record:#}");

@@ -25,7 +25,7 @@ pub(crate) fn children(process: u32) -> BTreeSet<u32> {
     found
 }
 
-fn runs(process: u32) -> bool {
+pub(crate) fn runs(process: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{process}/stat"))
         .is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::package::{self, site};
 use crate::server::{Server, assert_dense, cofferdam, events_in, wait_for};
+use crate::telling::{Message, receiver};
 
 /// Every encoding changes something about it.
 const CANARY: &str = "c4n/Ry+\"p\u{e4}ss\"-7f3Qz81LmX0w~<&>\\tail";
@@ -144,7 +145,15 @@ async fn text_of(server: &Server, path: &str, accept: &str) -> String {
 }
 
 async fn the_canary_is_seen_nowhere(arguments: &[&str]) {
-    let mut server = Server::start_traced(arguments);
+    // One who is told everything that leaves the server: a project's news, and traces.
+    let (hook, messages) = receiver(0).await;
+    let place = tempfile::tempdir().unwrap();
+    let policy = place.path().join("policy.toml");
+    std::fs::write(&policy, "[network]\nallow_ranges = [\"127.0.0.0/8\"]\n").unwrap();
+    let policy = policy.display().to_string();
+    let collector = hook.trim_end_matches("/hook");
+    let mut server =
+        Server::start_traced(&[arguments, &["--policy", &policy, "--otlp", collector]].concat());
     for (name, program) in [("tell-secret", "tell_secret"), ("tell-file", "tell_file")] {
         server
             .admit(name, cofferdam_test_guests::program(program))
@@ -213,6 +222,9 @@ async fn the_canary_is_seen_nowhere(arguments: &[&str]) {
         }
         let replayed = server.events(&id, 0).await;
         assert_eq!(replayed, events);
+        // The project is there since the first of them.
+        let (code, _, errors) = run(&server, &["webhook", "set", "blog", &hook], b"");
+        assert_eq!(code, Some(0), "{errors}");
     }
 
     // What a person and a script see of it.
@@ -240,6 +252,16 @@ async fn the_canary_is_seen_nowhere(arguments: &[&str]) {
         assert!(!(out + &err).contains(UNUSED));
     }
 
+    let figures = text_of(&server, "/metrics", "text/plain").await;
+    unseen("the figures", figures.as_bytes());
+    wait_for("the news of a name that is refused", async || {
+        let messages = messages.lock().unwrap();
+        let told = |message: &Message| {
+            message.body.contains("release_invalid") && marks(&message.body) > 0
+        };
+        messages.iter().any(told).then_some(())
+    })
+    .await;
     wait_for("the trash to be empty", async || {
         (server.names_in("trash").is_empty() && server.names_in("staging").is_empty()).then_some(())
     })
@@ -260,9 +282,22 @@ async fn the_canary_is_seen_nowhere(arguments: &[&str]) {
     assert!(log.contains("DEBUG"), "the server logs all there is to log");
     unseen("the server's log", log.as_bytes());
     assert!(!log.contains(UNUSED));
+    wait_for("the traces", async || {
+        let messages = messages.lock().unwrap();
+        let mut heads = messages.iter().map(|message| &message.headers);
+        heads
+            .any(|head| head.starts_with("POST /v1/traces"))
+            .then_some(())
+    })
+    .await;
     // And after everything was written back.
     server.kill();
     assert!(unseen_in(server.data()) > 10);
+    for message in messages.lock().unwrap().iter() {
+        unseen("the head of a message", message.headers.as_bytes());
+        unseen("a message", message.body.as_bytes());
+        assert!(!message.body.contains(UNUSED));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use durable::{make_durable, publish, sync_tree};
+pub use durable::{make_durable, publish, replace, sync_tree};
 pub use listing::{Listed, ListedKind, Listing, Pair, Pairs};
 pub(crate) use trash::children;
 pub use trash::{discard, empty_trash};

@@ -69,6 +69,11 @@ impl Queue {
         receiver
     }
 
+    /// Whether a deployment of the project runs or waits.
+    pub(crate) fn is_busy(&self, project: &ProjectName) -> bool {
+        self.lock().contains_key(project)
+    }
+
     /// Says that a deployment's package is durable: every older one that still waits is superseded.
     pub(crate) fn settle(&self, project: &ProjectName, id: DeploymentId) {
         let mut lanes = self.lock();
@@ -189,7 +194,9 @@ mod tests {
     fn a_waiter_that_has_gone_does_not_block_the_lane() {
         let queue = Queue::default();
         let project: ProjectName = "blog".parse().unwrap();
+        assert!(!queue.is_busy(&project));
         let permit = run(queue.enter(&project, DeploymentId::new()).try_recv());
+        assert!(queue.is_busy(&project));
         drop(queue.enter(&project, DeploymentId::new()));
         drop(permit);
         drop(run(queue.enter(&project, DeploymentId::new()).try_recv()));

@@ -154,6 +154,11 @@ impl Routes {
         });
     }
 
+    /// Whether nothing is served.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.load().is_empty()
+    }
+
     /// The routes of a project as they are now.
     pub(crate) fn of(&self, project: &ProjectName) -> Vec<(String, Arc<Route>)> {
         let table = self.table.load();

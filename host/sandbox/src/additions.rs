@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::spec::{Phase, Secrets, StepContext};
 
 /// Bytes of a progress label: it is shown on one line of a terminal.
-const LABEL_BYTES: usize = 256;
+pub(crate) const LABEL_BYTES: usize = 256;
 
 /// Bytes of an output's name.
 const OUTPUT_NAME_BYTES: usize = 128;

@@ -28,6 +28,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream as WasiOutputStream, Pollable, StreamError, StreamResult};
 
 use self::flood::Flood;
+pub(crate) use self::flood::LINE_COST;
 use self::progress::Progress;
 use self::voice::Voice;
 use crate::event::{OutputStream, StepEvent};

@@ -28,7 +28,7 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use wasmtime::component::Resource;
 use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -148,6 +148,8 @@ struct Service {
     /// What it keeps between requests, when it was granted anything.
     state: Option<Arc<Shelf>>,
     used: Total,
+    /// Requests whose guests may run.
+    running: watch::Sender<usize>,
 }
 
 impl std::fmt::Debug for HttpService {
@@ -195,6 +197,22 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// A request whose guest may run, until this is dropped.
+struct Running(Arc<Service>);
+
+impl Running {
+    fn begin(service: &Arc<Service>) -> Self {
+        service.running.send_modify(|running| *running += 1);
+        Self(Arc::clone(service))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|running| *running -= 1);
+    }
+}
+
 type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 impl HttpService {
@@ -216,6 +234,7 @@ impl HttpService {
             net,
             state,
             used: Total::default(),
+            running: watch::Sender::new(0),
         })))
     }
 
@@ -229,6 +248,13 @@ impl HttpService {
     #[must_use]
     pub fn usage(&self) -> ServiceUsage {
         self.0.used.get()
+    }
+
+    /// Returns when no request's guest runs any more: those whose callers have gone away are stopped, which takes a moment.
+    pub async fn quiet(&self) {
+        let mut running = self.0.running.subscribe();
+        // The sender is as old as this service.
+        let _ = running.wait_for(|running| *running == 0).await;
     }
 
     /// Gives a request to a new instance and returns its response as soon as the head is there; the body streams.
@@ -265,7 +291,7 @@ impl HttpService {
         });
         let (head, answered) = oneshot::channel();
         runtime.spawn(Box::pin(serve(
-            Arc::clone(&service),
+            Running::begin(&service),
             Arc::clone(&exchange),
             request,
             head,
@@ -358,11 +384,12 @@ enum Cut {
 
 /// The task of one request.
 async fn serve(
-    service: Arc<Service>,
+    running: Running,
     exchange: Arc<Exchange>,
     request: Request<WasiBody>,
     head: oneshot::Sender<Head>,
 ) {
+    let service = &running.0;
     let limits = &service.spec.limits;
     let bounds = async {
         tokio::select! {
@@ -392,15 +419,15 @@ async fn serve(
     };
 
     // Its network ends with its store, whatever is still under way in it.
-    let (net, broker) = match network(&service).await {
+    let (net, broker) = match network(service).await {
         Ok(network) => network.unzip(),
         Err(error) => return exchange.fail(service.host(error.to_string())),
     };
-    let files = match files(&service, &exchange).await {
+    let files = match files(service, &exchange).await {
         Ok(files) => files,
         Err(error) => return exchange.fail(service.host(error.to_string())),
     };
-    let mut store = store(&service, &exchange, net, files);
+    let mut store = store(service, &exchange, net, files);
     // The caller sees its end of this close when the store is dropped, not before: by then the failure is recorded.
     let out = match store.data_mut().http().new_response_outparam(head) {
         Ok(out) => out,
@@ -409,7 +436,7 @@ async fn serve(
     let returned = tokio::select! {
         biased;
         cut = &mut bounds => Err(cut),
-        returned = handle(&service, &mut store, request, out) => Ok(returned),
+        returned = handle(service, &mut store, request, out) => Ok(returned),
     };
     match returned {
         Ok(Ok(())) => {}

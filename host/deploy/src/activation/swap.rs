@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cofferdam_ledger::{Beside, Change, Durability, ServiceRow};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::drain::{self, DRAIN};
 use super::needed::Need;
@@ -20,7 +22,10 @@ use crate::host::Inner;
 use crate::name::{DeploymentId, ProjectName};
 use crate::readiness;
 use crate::record::{Service, Time};
-use crate::route::Route;
+use crate::route::{Route, Target};
+
+/// How long the guests of new services may take to stop, once nobody waits for their answers: many ticks of the engine.
+const STUCK: Duration = Duration::from_secs(2);
 
 /// The part a release's services play.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +69,8 @@ pub(crate) struct Prepared {
     /// What the project serves, and must still serve when the pointer moves.
     pub(crate) previous: Option<DeploymentId>,
     green: Routes,
+    /// Those who ask the new services whether they are ready.
+    asking: JoinSet<Result<(), Error>>,
     blue: Routes,
     services: Vec<Service>,
     /// The old release was taken away to make room.
@@ -90,6 +97,7 @@ impl Swap<'_> {
             release: self.release,
             previous,
             green: Vec::new(),
+            asking: JoinSet::new(),
             blue: host.routes.of(self.project),
             services: self.services.to_vec(),
             is_suspended: false,
@@ -139,8 +147,7 @@ impl Prepared {
     }
 
     /// All of them, or none.
-    async fn gate(&self) -> Result<(), Error> {
-        let mut waiting = tokio::task::JoinSet::new();
+    async fn gate(&mut self) -> Result<(), Error> {
         for service in &self.services {
             let found = self
                 .green
@@ -150,15 +157,14 @@ impl Prepared {
                 continue;
             };
             let (host, route, service) = (host.clone(), route.clone(), service.clone());
-            waiting.spawn(async move {
+            self.asking.spawn(async move {
                 let ready = readiness::wait(&route.target, &host, service.ready.as_ref()).await;
                 ready.map_err(|why| Error::NotReady {
                     message: format!("the service {} did not become ready: {why}", service.name),
                 })
             });
         }
-        while let Some(ready) = waiting.join_next().await {
-            // The rest stops with the set.
+        while let Some(ready) = self.asking.join_next().await {
             ready.map_err(|_| Error::Task)??;
         }
         Ok(())
@@ -232,7 +238,15 @@ impl Prepared {
     }
 
     /// Puts everything back as it was before.
-    pub(crate) async fn abandon(self, host: &Arc<Inner>) {
+    pub(crate) async fn abandon(mut self, host: &Arc<Inner>) {
+        self.asking.shutdown().await;
+        for (_, route) in &self.green {
+            if let Target::Http(service) = &route.target
+                && timeout(STUCK, service.quiet()).await.is_err()
+            {
+                tracing::error!(project = %self.project, release = %self.release, service = service.name(), "a service that was being asked whether it is ready does not stop");
+            }
+        }
         let is_other = self.previous != Some(self.release);
         if self.is_suspended {
             match self.previous {

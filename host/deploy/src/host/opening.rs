@@ -132,11 +132,113 @@ impl Host {
         // What serves, first: everything else can wait.
         recovery::serve_active(&inner).await?;
         inner.collect_in_background(storage.collect_interval);
-        inner.activator.catalog.admit_shipped(&shipped).await?;
-        tokio::spawn(recovery::recover(inner.clone()));
+        // So can compiling what a newer host ships. One that serves nothing yet has nobody to keep waiting.
+        let admitted = if inner.routes.is_empty() {
+            inner.activator.catalog.admit_shipped(&shipped).await?;
+            Vec::new()
+        } else {
+            shipped
+        };
+        let recovering = inner.clone();
+        tokio::spawn(async move {
+            let catalog = &recovering.activator.catalog;
+            if let Err(error) = catalog.admit_shipped(&admitted).await {
+                tracing::error!(
+                    error = error.chain(),
+                    "the plugins that come with the host cannot all be admitted: those admitted before are used"
+                );
+            }
+            recovery::recover(recovering).await;
+        });
         tokio::spawn(uploads::expire_uploads(Arc::downgrade(&inner)));
         tokio::spawn(reconcile::run(Arc::downgrade(&inner)));
         tokio::spawn(crate::webhook::run(Arc::downgrade(&inner)));
         Ok(Self { inner })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use std::path::Path;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::catalog::ShippedPlugin;
+    use crate::head::Head;
+    use crate::policy::Policy;
+    use crate::status::Status;
+    use crate::storage::StorageOptions;
+
+    fn options(directory: &Path, shipped: Vec<ShippedPlugin>) -> HostOptions {
+        HostOptions {
+            data: directory.join("data"),
+            shipped,
+            domain: "localhost".to_owned(),
+            isolation: Isolation::Thread,
+            policy: Policy::built_in(),
+            max_steps: 1,
+            storage: StorageOptions::default(),
+        }
+    }
+
+    fn site() -> Bytes {
+        let mut archive = tar::Builder::new(Vec::new());
+        let page = b"hello";
+        let mut header = tar::Header::new_ustar();
+        header.set_size(page.len() as u64);
+        header.set_mode(0o644);
+        archive
+            .append_data(&mut header, "index.html", &page[..])
+            .unwrap();
+        archive.into_inner().unwrap().into()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_served_does_not_wait_for_the_plugins_of_a_newer_host() {
+        let directory = tempfile::tempdir().unwrap();
+        let shipped = cofferdam_plugins::ALL.iter().map(|plugin| ShippedPlugin {
+            name: plugin.name,
+            version: plugin.version,
+            wasm: plugin.wasm,
+        });
+        let host = Host::open(options(directory.path(), shipped.collect()))
+            .await
+            .unwrap();
+        let project = "blog".parse().unwrap();
+        let mut intake = host.begin(&project, Head::default(), None).await.unwrap();
+        intake.write(site()).await.unwrap();
+        let id = intake.finish().await.unwrap().id;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while host.deployment(id).await.unwrap().status != Status::Succeeded {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        host.shutdown(Duration::from_secs(60)).await;
+        drop(host);
+
+        // A plugin that cannot even be admitted: where it is waited for, nothing is served.
+        let newer = ShippedPlugin {
+            name: "newer",
+            version: "1.0.0",
+            wasm: b"no component",
+        };
+        let host = loop {
+            match Host::open(options(directory.path(), vec![newer])).await {
+                Ok(host) => break host,
+                // The one before has not let go of everything yet.
+                Err(Error::DataDirectory { message }) if message.contains("in use") => {
+                    assert!(tokio::time::Instant::now() < deadline);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(host.route("blog.localhost").is_some());
+        host.recovered().await;
+        assert!(host.ready());
+        assert_eq!(host.deployment(id).await.unwrap().status, Status::Succeeded);
     }
 }

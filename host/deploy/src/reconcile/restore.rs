@@ -1,13 +1,17 @@
 //! A release made whole again: from its own files and those of other releases that have the same content;
 //! and where that is not enough, by deploying its package once more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::activation::active;
 use crate::audit::{Act, Origin};
 use crate::catalog::blocking;
 use crate::data_dir::make_dir;
@@ -18,18 +22,29 @@ use crate::name::{DeploymentId, ProjectName};
 use crate::pipeline::RELEASE;
 use crate::record::{Body, ReleaseRecord};
 
-/// Releases that were tried to be restored, so that none is tried for ever.
+/// How long after an attempt a release is tried again: what stood in the way, a hold or a full disk, may be gone by then.
+const AGAIN: Duration = Duration::from_mins(10);
+
+/// When releases were last tried to be restored.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(Mutex<HashSet<DeploymentId>>);
+pub(super) struct Attempts(Mutex<HashMap<DeploymentId, Instant>>);
 
 impl Attempts {
-    /// Whether this is the first attempt.
+    /// Whether it is time for an attempt, which begins with this.
     fn begin(&self, release: DeploymentId) -> bool {
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.insert(release)
+        if attempts
+            .get(&release)
+            .is_some_and(|at| at.elapsed() < AGAIN)
+        {
+            return false;
+        }
+        attempts.insert(release, Instant::now());
+        true
     }
 
-    fn succeeded(&self, release: DeploymentId) {
+    /// Lets the next look try again.
+    fn forget(&self, release: DeploymentId) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -37,8 +52,15 @@ impl Attempts {
     }
 }
 
+/// What rebuilding a release came to.
+enum Rebuilt {
+    Whole,
+    /// Another release is served by now.
+    NotServed,
+}
+
 impl Inner {
-    /// Restores a release that is served and is not whole. One that cannot be restored is tried once.
+    /// Restores a release that is served and is not whole. One that cannot be restored is tried again after a while.
     pub(super) async fn restore(
         self: &Arc<Self>,
         project: &ProjectName,
@@ -51,9 +73,15 @@ impl Inner {
         }
         tracing::warn!(%project, %release, why, "a release that is served is not whole; it is restored");
         let how = match self.rebuild(project, release, record).await {
-            Ok(()) => {
-                self.observations.restore.succeeded(release);
+            Ok(Rebuilt::Whole) => {
+                self.observations.restore.forget(release);
                 "restored from kept files".to_owned()
+            }
+            Ok(Rebuilt::NotServed) => return Ok(()),
+            Err(_) if self.queue.is_busy(project) => {
+                // What is under way is newer than what would be deployed again, and may take its place.
+                self.observations.restore.forget(release);
+                return Ok(());
             }
             Err(error) => {
                 tracing::warn!(%project, %release, error = error.chain(), "a release cannot be restored from kept files; its package is deployed again");
@@ -83,7 +111,7 @@ impl Inner {
         project: &ProjectName,
         release: DeploymentId,
         record: &ReleaseRecord,
-    ) -> Result<(), Error> {
+    ) -> Result<Rebuilt, Error> {
         let place = |id| {
             (
                 self.data.release(project, id),
@@ -102,6 +130,10 @@ impl Inner {
         let staging = self.data.scratch();
         let (trash, digest) = (self.data.trash(), record.digest.clone());
         let _pointer = self.pointers.take(project).await;
+        let row = self.ledger.project(project.as_str()).await?;
+        if active(row.as_ref()) != Some(release) {
+            return Ok(Rebuilt::NotServed);
+        }
         let (from, to) = (staging.clone(), own.0.clone());
         let built = blocking(move || {
             let staged = from.join(RELEASE);
@@ -114,15 +146,15 @@ impl Inner {
                 });
             }
             freeze::make_durable(&staged)?;
-            freeze::discard(&to, &trash)?;
-            freeze::publish(&staged, &to)?;
+            freeze::replace(&staged, &to, &trash)?;
             Ok(())
         })
         .await?;
         self.discard(staging).await;
         built?;
         // Whoever has the old directory open serves what is gone.
-        crate::recovery::serve(self, project.as_str(), release).await
+        crate::recovery::serve(self, project.as_str(), release).await?;
+        Ok(Rebuilt::Whole)
     }
 
     /// Sends the stored package through its pipeline again.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::event::StepEvent;
 
 /// What a line costs beyond its text: a recorded event is more than its text, and a flood of empty lines is one.
-const LINE_COST: u64 = 64;
+pub(crate) const LINE_COST: u64 = 64;
 
 /// The share of the limit that the last lines get: one part in this many.
 const TAIL_SHARE: u64 = 8;

@@ -24,8 +24,9 @@ use self::link::Link;
 use super::pool::{self, Pool};
 use super::process::{self, Process};
 use super::wire::{FromWorker, Job, Said, StepJob, ToWorker};
+use crate::additions::LABEL_BYTES;
 use crate::admission::Component;
-use crate::console::EVENT_CAPACITY;
+use crate::console::{EVENT_CAPACITY, LINE_COST};
 use crate::control::{Clock, Control, Stop, millis};
 use crate::error::Error;
 use crate::event::StepEvent;
@@ -162,7 +163,8 @@ impl Supervised {
         } = match taken {
             Ok(Ok(taken)) => taken,
             Ok(Err(stop)) => {
-                let _ = done.send(Ok(self.killed(stop, Duration::ZERO)));
+                let heard = Meter::new(&self.job.spec.limits);
+                let _ = done.send(Ok(self.killed(stop, Duration::ZERO, &heard)));
                 return;
             }
             Err(error) => {
@@ -171,6 +173,7 @@ impl Supervised {
             }
         };
         let watch = Watch::start();
+        let mut meter = Meter::new(&self.job.spec.limits);
         let feed = match (stdin, input) {
             (Stdin::Channel(channel), Some(socket)) => {
                 Feed::start(channel, socket, Arc::clone(&watch.source)).map(Some)
@@ -179,7 +182,7 @@ impl Supervised {
         };
         let end = match feed {
             Ok(feed) => {
-                let end = self.converse(&mut link, &events, &watch).await;
+                let end = self.converse(&mut link, &events, &watch, &mut meter).await;
                 drop(feed);
                 end
             }
@@ -189,7 +192,7 @@ impl Supervised {
 
         // Whatever the worker said: its guest's code is gone when its process is.
         let result = match finish(&mut process, &mut link).await {
-            Ok(Some(status)) => self.result(end, status, wall),
+            Ok(Some(status)) => self.result(end, status, wall, &meter),
             Ok(None) => Err(Error::Stuck { pid: process.id() }),
             Err(error) => Err(Error::worker(format!("it cannot be waited for: {error}"))),
         };
@@ -295,9 +298,9 @@ impl Supervised {
         link: &mut Link,
         events: &mpsc::Sender<StepEvent>,
         watch: &Watch,
+        meter: &mut Meter,
     ) -> End {
         let limits = &self.job.spec.limits;
-        let mut meter = Meter::new(limits);
         let mut waiting = VecDeque::new();
         let mut stopping: Option<(Stop, Instant)> = None;
         loop {
@@ -371,11 +374,17 @@ impl Supervised {
     }
 
     /// What a conversation's end means, once the process is gone.
-    fn result(&self, end: End, status: ExitStatus, wall: Duration) -> Result<Outcome, Error> {
+    fn result(
+        &self,
+        end: End,
+        status: ExitStatus,
+        wall: Duration,
+        heard: &Meter,
+    ) -> Result<Outcome, Error> {
         match end {
             End::Done(outcome) => Ok(*outcome),
             End::Failed(message) => Err(Error::host(message)),
-            End::Stopped(stop) => Ok(self.killed(stop, wall)),
+            End::Stopped(stop) => Ok(self.killed(stop, wall, heard)),
             End::Lied(message) => {
                 tracing::error!(
                     message,
@@ -385,12 +394,12 @@ impl Supervised {
                     "it broke the rules between worker and host and was killed: {message}"
                 )))
             }
-            End::Gone => self.lost(status, wall),
+            End::Gone => self.lost(status, wall, heard),
         }
     }
 
     /// A worker that went away without a word.
-    fn lost(&self, status: ExitStatus, wall: Duration) -> Result<Outcome, Error> {
+    fn lost(&self, status: ExitStatus, wall: Duration, heard: &Meter) -> Result<Outcome, Error> {
         let verdict = match status.signal().and_then(Signal::from_named_raw) {
             Some(Signal::SYS) => {
                 tracing::error!(
@@ -414,19 +423,21 @@ impl Supervised {
                 )));
             }
         };
-        Ok(self.outcome(verdict, wall))
+        Ok(self.outcome(verdict, wall, heard))
     }
 
-    fn killed(&self, stop: Stop, wall: Duration) -> Outcome {
-        self.outcome(stopped(stop, &self.job.spec.limits), wall)
+    fn killed(&self, stop: Stop, wall: Duration, heard: &Meter) -> Outcome {
+        self.outcome(stopped(stop, &self.job.spec.limits), wall, heard)
     }
 
-    /// What is known of a step whose worker could not say it.
-    fn outcome(&self, verdict: Verdict, wall: Duration) -> Outcome {
+    /// What is known of a step whose worker could not say it: its time, and what was heard of it.
+    fn outcome(&self, verdict: Verdict, wall: Duration, heard: &Meter) -> Outcome {
         Outcome {
             verdict,
             receipt: Receipt {
                 wall_ms: millis(wall),
+                lines: heard.lines,
+                output_bytes: heard.line_bytes,
                 granted: self.job.spec.limits.clone(),
                 ..Receipt::default()
             },
@@ -496,11 +507,17 @@ impl Watch {
     }
 }
 
-/// Counts what a worker says against what its guest was granted.
+/// Counts what a worker says against what its guest was granted. A worker keeps the same limits itself: one that exceeds
+/// them is not what it was.
 struct Meter {
     bytes: u64,
+    outputs: u64,
     started: Instant,
     reports: u64,
+    has_dropped: bool,
+    /// Lines heard, and their bytes.
+    lines: u64,
+    line_bytes: u64,
 }
 
 impl Meter {
@@ -512,28 +529,51 @@ impl Meter {
                 .saturating_add(limits.outputs_bytes.saturating_mul(2))
                 .saturating_add(limits.line_bytes.saturating_mul(4))
                 .saturating_add(EVENT_SLACK),
+            outputs: limits.outputs,
             started: Instant::now(),
             reports: 0,
+            has_dropped: false,
+            lines: 0,
+            line_bytes: 0,
         }
     }
 
     fn admit(&mut self, event: &StepEvent) -> Result<(), String> {
         let bytes = match event {
-            StepEvent::Line { text, .. } | StepEvent::Warning { text } => text.len(),
-            StepEvent::Output { name, value } => name.len() + value.to_string().len(),
-            StepEvent::Dropped { .. } => 0,
-            StepEvent::Progress { .. } => {
+            StepEvent::Line { text, .. } => {
+                self.lines += 1;
+                self.line_bytes += text.len() as u64 + 1;
+                LINE_COST + text.len() as u64
+            }
+            StepEvent::Warning { text } => LINE_COST + text.len() as u64,
+            StepEvent::Output { name, value } => {
+                self.outputs = self
+                    .outputs
+                    .checked_sub(1)
+                    .ok_or("it sent more outputs than its guest may have")?;
+                (name.len() + value.to_string().len()) as u64
+            }
+            StepEvent::Dropped { .. } => {
+                if std::mem::replace(&mut self.has_dropped, true) {
+                    return Err("it dropped lines more than once".to_owned());
+                }
+                0
+            }
+            StepEvent::Progress { label, .. } => {
                 self.reports += 1;
                 let allowed = (self.started.elapsed().as_secs() + 1) * PROGRESS_RATE;
                 if self.reports > allowed {
                     return Err("it reported progress far too often".to_owned());
+                }
+                if label.len() > LABEL_BYTES {
+                    return Err("it reported progress at far too great length".to_owned());
                 }
                 0
             }
         };
         self.bytes = self
             .bytes
-            .checked_sub(bytes as u64)
+            .checked_sub(bytes)
             .ok_or("it sent more output than its guest may have")?;
         Ok(())
     }

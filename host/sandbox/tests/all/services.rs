@@ -246,9 +246,10 @@ async fn dropping_the_body_or_the_call_stops_the_guest() {
         let abandoned =
             tokio::time::timeout(Duration::from_millis(100), service.call(waiting)).await;
         assert!(abandoned.is_err());
-        tokio::time::timeout(PATIENCE, alive.closed())
+        tokio::time::timeout(PATIENCE, service.quiet())
             .await
             .unwrap();
+        assert!(alive.is_closed(), "{path}: it is said to be quiet");
     }
 }
 

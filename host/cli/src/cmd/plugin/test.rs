@@ -22,8 +22,8 @@ use std::time::Duration;
 use cofferdam_sandbox::{Component, Receipt, Sandbox, SandboxOptions};
 use serde_json::json;
 
-use crate::args::PluginTestArgs;
-use crate::cmd::print;
+use crate::args::{Isolation, LandlockUse, PluginTestArgs};
+use crate::cmd::{print, serve};
 use crate::exit::{Failure, plain};
 use crate::ui::Paint;
 use crate::ui::text::{count, duration, escaped, escaped_lines};
@@ -75,7 +75,10 @@ fn component(plugin: &Path, json: bool) -> Result<(Vec<u8>, PathBuf), Failure> {
 
 async fn admit(wasm: Vec<u8>) -> Result<(Sandbox, Component), Failure> {
     let admitted = tokio::task::spawn_blocking(move || {
-        let sandbox = Sandbox::new(SandboxOptions::default())?;
+        let mut options = SandboxOptions::default();
+        // As a server runs it: behind both walls, and compiled within bounds.
+        options.isolation = serve::isolation(Isolation::Worker, LandlockUse::Prefer);
+        let sandbox = Sandbox::new(options)?;
         let component = sandbox.admit(&wasm)?;
         Ok::<_, cofferdam_sandbox::Error>((sandbox, component))
     });

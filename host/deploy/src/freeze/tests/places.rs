@@ -35,6 +35,35 @@ fn a_release_is_published_at_a_place_that_is_free() {
 }
 
 #[test]
+fn a_release_that_is_replaced_is_there_all_the_time() {
+    let data = tree();
+    let (staging, trash) = (data.path().join("staging/1"), data.path().join("trash"));
+    let release = data.path().join("releases/blog/1");
+    fs::create_dir_all(release.parent().unwrap()).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for round in 0..200 {
+            put(&data, "staging/1/index.html", &round.to_string());
+            // The first has nothing to take the place of.
+            replace(&staging, &release, &trash).unwrap();
+            assert!(!staging.exists());
+            let page = release.join("index.html");
+            assert_eq!(fs::read_to_string(&page).unwrap(), round.to_string());
+            if round == 0 {
+                let over = &over;
+                scope.spawn(move || {
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        assert!(page.exists());
+                    }
+                });
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(fs::read_dir(&trash).unwrap().count(), 199);
+}
+
+#[test]
 fn what_is_discarded_is_gone_at_once_and_removed_later() {
     let data = tree();
     let trash = data.path().join("trash");

@@ -48,24 +48,114 @@ impl Handle for Undying {
     }
 }
 
+/// What every worker says first.
+fn begin(socket: &UnixStream) {
+    let say = |message: &FromWorker| {
+        let mut frame = Vec::new();
+        wire::put(&mut frame, message).unwrap();
+        (&*socket).write_all(&frame).unwrap();
+    };
+    say(&FromWorker::Hello {
+        version: super::super::VERSION.to_owned(),
+    });
+    wire::receive_job(socket).unwrap().unwrap();
+    say(&FromWorker::Walled {
+        landlock: LandlockStatus::Off,
+    });
+}
+
+/// A worker that takes a job and then says the same thing for as long as somebody listens.
+fn babbling(event: StepEvent) -> Process {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let fate = Arc::new(Fate::default());
+    let handle = Undying(Arc::clone(&fate));
+    thread::spawn(move || {
+        begin(&theirs);
+        let mut frame = Vec::new();
+        wire::put_event(&mut frame, event).unwrap();
+        let frames = frame.repeat(64);
+        while fate.killed.load(Ordering::Acquire) == 0 && (&theirs).write_all(&frames).is_ok() {}
+        fate.released.store(true, Ordering::Release);
+    });
+    Process::new(handle, ours)
+}
+
+/// Every kind of event, small as can be: what is recorded of each is more than what it says.
+#[tokio::test]
+async fn a_worker_that_says_more_than_its_guest_may_is_killed_whatever_it_says() {
+    let cache = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::new(SandboxOptions::cached_in(cache.path().join("cache"))).unwrap();
+    let component = sandbox
+        .admit(cofferdam_test_guests::program("succeed"))
+        .unwrap();
+    let progress = |label: String| StepEvent::Progress {
+        done: 1,
+        total: None,
+        label,
+    };
+    let line = StepEvent::Line {
+        stream: crate::event::OutputStream::Stdout,
+        text: String::new(),
+        truncated: false,
+    };
+    let warning = StepEvent::Warning {
+        text: String::new(),
+    };
+    let output = StepEvent::Output {
+        name: "a".into(),
+        value: Value::Null,
+    };
+    let dropped = StepEvent::Dropped { lines: 1, bytes: 1 };
+    for (event, why, most) in [
+        (line, "more output", 64 << 10),
+        (warning, "more output", 64 << 10),
+        (output, "more outputs", 64),
+        (dropped, "more than once", 1),
+        (progress(String::new()), "too often", 1000),
+        (progress("a".repeat(1 << 20)), "too great length", 0),
+    ] {
+        let mut spec = spec();
+        (spec.limits.output_bytes, spec.limits.outputs) = (1 << 20, 64);
+        let pool = Pool::of([babbling(event.clone())]);
+        let mut step = start(
+            Arc::clone(&sandbox.0),
+            pool,
+            &component,
+            spec,
+            Vec::new(),
+            Stdin::Closed,
+        )
+        .unwrap();
+        let mut heard = 0;
+        while step.next_event().await.is_some() {
+            heard += 1;
+        }
+        let error = step.outcome().await.unwrap_err().to_string();
+        assert!(
+            error.contains("broke the rules") && error.contains(why),
+            "{event:?}: {error}"
+        );
+        assert!(heard <= most, "{event:?}: {heard}");
+    }
+}
+
+fn spec() -> StepSpec {
+    StepSpec::new(StepContext {
+        deployment: "1".into(),
+        project: "blog".into(),
+        step: "install-1".into(),
+        phase: Phase::Install,
+        config: Value::Null,
+    })
+}
+
 /// A worker that takes a job and then hangs, with its socket open or closed meanwhile.
 fn undying(fate: &Arc<Fate>, holds_socket: bool) -> Process {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let fate = Arc::clone(fate);
     let handle = Undying(Arc::clone(&fate));
     thread::spawn(move || {
-        let say = |message: &FromWorker| {
-            let mut frame = Vec::new();
-            wire::put(&mut frame, message).unwrap();
-            (&theirs).write_all(&frame).unwrap();
-        };
-        say(&FromWorker::Hello {
-            version: super::super::VERSION.to_owned(),
-        });
-        wire::receive_job(&theirs).unwrap().unwrap();
-        say(&FromWorker::Walled {
-            landlock: LandlockStatus::Off,
-        });
+        begin(&theirs);
         let done = |fate: &Fate| match holds_socket {
             true => fate.is_released(),
             false => fate.killed.load(Ordering::Acquire) > 0,
@@ -86,13 +176,7 @@ async fn a_worker_that_does_not_die_is_reported_as_stuck_and_keeps_its_slot_unti
         .unwrap();
     let fates = [Arc::new(Fate::default()), Arc::new(Fate::default())];
     let pool = Pool::of([undying(&fates[0], true), undying(&fates[1], false)]);
-    let mut spec = StepSpec::new(StepContext {
-        deployment: "1".into(),
-        project: "blog".into(),
-        step: "install-1".into(),
-        phase: Phase::Install,
-        config: Value::Null,
-    });
+    let mut spec = spec();
     spec.limits.wall_ms = 50;
     let step = || {
         start(
