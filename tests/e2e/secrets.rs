@@ -282,18 +282,16 @@ async fn the_canary_is_seen_nowhere(arguments: &[&str]) {
     assert!(log.contains("DEBUG"), "the server logs all there is to log");
     unseen("the server's log", log.as_bytes());
     assert!(!log.contains(UNUSED));
-    wait_for("the traces", async || {
-        let messages = messages.lock().unwrap();
-        let mut heads = messages.iter().map(|message| &message.headers);
-        heads
-            .any(|head| head.starts_with("POST /v1/traces"))
-            .then_some(())
-    })
-    .await;
-    // And after everything was written back.
-    server.kill();
+    // And after everything was written back, and posted.
+    server.terminate();
+    server.wait();
     assert!(unseen_in(server.data()) > 10);
-    for message in messages.lock().unwrap().iter() {
+    let messages = messages.lock().unwrap();
+    let traced = |message: &Message| {
+        message.headers.starts_with("POST /v1/traces") && message.body.contains(&failed[1])
+    };
+    assert!(messages.iter().any(traced));
+    for message in messages.iter() {
         unseen("the head of a message", message.headers.as_bytes());
         unseen("a message", message.body.as_bytes());
         assert!(!message.body.contains(UNUSED));

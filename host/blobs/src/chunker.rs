@@ -20,7 +20,7 @@ const BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Buffers that are kept until nobody has a chunk of them any more: what is in flight behind the cutter, and one more. Fresh
 /// memory costs the system a page at a time, a tenth of all that writing a blob costs.
-const SPENT_BUFFERS: usize = 8;
+const SPENT_BUFFERS: usize = 6;
 
 /// What cut a blob. Two blobs share chunks only if these agree, so every manifest records them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -303,37 +303,43 @@ impl Catalog {
             .is_some_and(|lease| lease.strong_count() > 0)
     }
 
-    /// Admits what comes with the host, unless it was before.
+    /// Admits what comes with the host, unless it was before. The first error comes when everything else was tried.
     pub(crate) async fn admit_shipped(&self, shipped: &[ShippedPlugin]) -> Result<(), Error> {
+        let mut result = Ok(());
         for plugin in shipped {
-            let name: PluginName = plugin.name.parse()?;
-            let version =
-                Version::parse(plugin.version).map_err(|error| Error::PluginIncompatible {
-                    message: format!(
-                        "the shipped plugin {name} has the version {:?}: {error}",
-                        plugin.version
-                    ),
-                })?;
-            let known = self.ledger.plugin(plugin.name, plugin.version).await?;
-            let digest = format!("blake3:{}", blake3::hash(plugin.wasm).to_hex());
-            match known {
-                Some(row) if row.digest == digest => {}
-                Some(_) => {
-                    // Only a host built from changed sources under an unchanged version gets here. What was
-                    // recorded under the name stays what it is; the newer bytes need a newer version.
-                    tracing::warn!(%name, %version, "the shipped plugin differs from the admitted one of the same version; the admitted one is used");
-                }
-                None => {
-                    // It is as trusted as the host that it is part of.
-                    let admission = Admission {
-                        name,
-                        version,
-                        wasm: Bytes::from_static(plugin.wasm),
-                        signature: None,
-                        by: SHIPPED.to_owned(),
-                    };
-                    self.admit_checked(admission, None).await?;
-                }
+            result = result.and(self.admit_one_shipped(plugin).await);
+        }
+        result
+    }
+
+    async fn admit_one_shipped(&self, plugin: &ShippedPlugin) -> Result<(), Error> {
+        let name: PluginName = plugin.name.parse()?;
+        let version =
+            Version::parse(plugin.version).map_err(|error| Error::PluginIncompatible {
+                message: format!(
+                    "the shipped plugin {name} has the version {:?}: {error}",
+                    plugin.version
+                ),
+            })?;
+        let known = self.ledger.plugin(plugin.name, plugin.version).await?;
+        let digest = format!("blake3:{}", blake3::hash(plugin.wasm).to_hex());
+        match known {
+            Some(row) if row.digest == digest => {}
+            Some(_) => {
+                // Only a host built from changed sources under an unchanged version gets here. What was
+                // recorded under the name stays what it is; the newer bytes need a newer version.
+                tracing::warn!(%name, %version, "the shipped plugin differs from the admitted one of the same version; the admitted one is used");
+            }
+            None => {
+                // It is as trusted as the host that it is part of.
+                let admission = Admission {
+                    name,
+                    version,
+                    wasm: Bytes::from_static(plugin.wasm),
+                    signature: None,
+                    by: SHIPPED.to_owned(),
+                };
+                self.admit_checked(admission, None).await?;
             }
         }
         Ok(())

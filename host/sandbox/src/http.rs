@@ -150,6 +150,8 @@ struct Service {
     used: Total,
     /// Requests whose guests may run.
     running: watch::Sender<usize>,
+    /// Whether none may any more.
+    stopped: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for HttpService {
@@ -235,6 +237,7 @@ impl HttpService {
             state,
             used: Total::default(),
             running: watch::Sender::new(0),
+            stopped: watch::Sender::new(false),
         })))
     }
 
@@ -250,7 +253,13 @@ impl HttpService {
         self.0.used.get()
     }
 
-    /// Returns when no request's guest runs any more: those whose callers have gone away are stopped, which takes a moment.
+    /// Stops every guest that runs, and those of requests that come later, whatever they have answered already.
+    pub fn stop(&self) {
+        self.0.stopped.send_replace(true);
+    }
+
+    /// Returns when no request's guest runs any more. Stopping one takes a moment: the service's own [`stop`](Self::stop), or
+    /// its caller's going away.
     pub async fn quiet(&self) {
         let mut running = self.0.running.subscribe();
         // The sender is as old as this service.
@@ -391,10 +400,15 @@ async fn serve(
 ) {
     let service = &running.0;
     let limits = &service.spec.limits;
+    let mut stopped = service.stopped.subscribe();
     let bounds = async {
         tokio::select! {
             biased;
             stop = exchange.control.wait() => Cut::Stopped(stop),
+            _ = stopped.wait_for(|stopped| *stopped) => {
+                exchange.control.stop(Stop::Cancelled);
+                Cut::Stopped(Stop::Cancelled)
+            }
             () = exchange.clock.exceeds(Duration::from_millis(limits.wall_ms)) => Cut::Stopped(Stop::TimedOut),
             () = stalled(&exchange.clock, Duration::from_millis(limits.stall_ms)) => Cut::Stalled,
         }

@@ -27,6 +27,7 @@ mod validator;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use cofferdam_deploy::{Host, Route, Target};
 use http::header::RETRY_AFTER;
@@ -56,11 +57,12 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) {
     let ingress = Arc::new(Ingress::new(move |name: &str| host.route(name)));
+    let budget = Arc::new(SpanBudget::new());
     let service = tower::service_fn(move |request| {
-        let (ingress, metrics) = (ingress.clone(), metrics.clone());
+        let (ingress, metrics, budget) = (ingress.clone(), metrics.clone(), budget.clone());
         async move {
             let begun = Instant::now();
-            let span = traced(&request);
+            let span = traced(&request, &budget);
             let response = ingress.answer(request).instrument(span.clone()).await;
             let status = response.status().as_u16();
             span.record("status", status);
@@ -73,8 +75,9 @@ pub(crate) async fn serve(
 
 /// The span of a request that belongs to a trace which somebody keeps. Others have none: there may be tens of thousands a
 /// second.
-fn traced(request: &Request<Incoming>) -> Span {
-    let Some(parent) = trace_parent::sampled(request.headers()) else {
+fn traced(request: &Request<Incoming>, budget: &SpanBudget) -> Span {
+    let parent = trace_parent::sampled(request.headers());
+    let Some(parent) = parent.filter(|_| budget.take()) else {
         return Span::none();
     };
     info_span!(
@@ -87,6 +90,36 @@ fn traced(request: &Request<Incoming>) -> Span {
         service = field::Empty,
         status = field::Empty,
     )
+}
+
+/// The most spans in a second: any visitor may ask for one, and they are not to push out those of deployments, with which
+/// they share a queue.
+const SPANS_A_SECOND: u32 = 100;
+
+/// How many spans were made in this second.
+struct SpanBudget {
+    since: Instant,
+    second: AtomicU64,
+    made: AtomicU32,
+}
+
+impl SpanBudget {
+    fn new() -> SpanBudget {
+        SpanBudget {
+            since: Instant::now(),
+            second: AtomicU64::new(0),
+            made: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether there may be one more.
+    fn take(&self) -> bool {
+        let second = self.since.elapsed().as_secs();
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.made.store(0, Ordering::Relaxed);
+        }
+        self.made.fetch_add(1, Ordering::Relaxed) < SPANS_A_SECOND
+    }
 }
 
 /// Answers requests, given the table of routes.
@@ -160,5 +193,22 @@ impl<R: Fn(&str) -> Option<Arc<Route>>> Ingress<R> {
             }
         };
         response.map(|body| body.leased(route))
+    }
+}
+
+#[cfg(test)]
+mod budget {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn visitors_have_so_many_spans_in_a_second_and_no_more() {
+        let budget = SpanBudget::new();
+        for _ in 0..3 {
+            let made = (0..10_000).filter(|_| budget.take()).count();
+            assert_eq!(made, SPANS_A_SECOND as usize);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
     }
 }

@@ -26,7 +26,10 @@ pub(crate) fn of(headers: &HeaderMap) -> Option<&str> {
 /// The same, if whoever began the trace keeps it: the lowest of its flags says so.
 pub(crate) fn sampled(headers: &HeaderMap) -> Option<&str> {
     let kept = |digit: char| digit.to_digit(16).is_some_and(|flags| flags & 1 == 1);
-    of(headers).filter(|given| given.ends_with(kept))
+    // Ids of nothing but zeros are none.
+    let is_some = |id: &str| id.bytes().any(|digit| digit != b'0');
+    of(headers)
+        .filter(|given| given.ends_with(kept) && given.split('-').skip(1).take(2).all(is_some))
 }
 
 #[cfg(test)]
@@ -67,6 +70,14 @@ mod tests {
             let given = format!("00-0123456789abcdef0123456789abcdef-0123456789abcdef-{flags}");
             headers.insert(TRACEPARENT, HeaderValue::from_str(&given).unwrap());
             assert_eq!(sampled(&headers).is_some(), kept, "{flags}");
+        }
+        let mut headers = HeaderMap::new();
+        for given in [
+            "00-00000000000000000000000000000000-0123456789abcdef-01",
+            "00-0123456789abcdef0123456789abcdef-0000000000000000-01",
+        ] {
+            headers.insert(TRACEPARENT, HeaderValue::from_static(given));
+            assert_eq!(sampled(&headers), None, "{given}");
         }
         assert_eq!(sampled(&HeaderMap::new()), None);
     }

@@ -35,6 +35,9 @@ const BLOCK_BYTES: usize = 128 * 1024;
 /// bounds what a window of such blocks holds on to.
 const DIRECT_BYTES: usize = 32 * 1024;
 
+/// The largest such block: the cutter's buffer has room for it beside what is left of the one before.
+const MOST_DIRECT_BYTES: usize = 512 * 1024;
+
 /// How many bytes of packed chunks a follower is told of at once.
 const STEP_BYTES: u64 = 1024 * 1024;
 
@@ -327,9 +330,10 @@ impl State {
             return Err(error.clone());
         }
         let room = self.room();
-        if bytes.len() >= DIRECT_BYTES && bytes.len() as u64 <= room {
-            self.push(bytes.clone(), None);
-            return Ok(bytes.len());
+        let direct = bytes.len().min(MOST_DIRECT_BYTES);
+        if direct >= DIRECT_BYTES && direct as u64 <= room {
+            self.push(bytes.slice(..direct), None);
+            return Ok(direct);
         }
         let taken = bytes
             .len()

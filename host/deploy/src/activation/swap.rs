@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cofferdam_ledger::{Beside, Change, Durability, ServiceRow};
+use cofferdam_sandbox::HttpService;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -240,12 +241,23 @@ impl Prepared {
     /// Puts everything back as it was before.
     pub(crate) async fn abandon(mut self, host: &Arc<Inner>) {
         self.asking.shutdown().await;
-        for (_, route) in &self.green {
-            if let Target::Http(service) = &route.target
-                && timeout(STUCK, service.quiet()).await.is_err()
-            {
-                tracing::error!(project = %self.project, release = %self.release, service = service.name(), "a service that was being asked whether it is ready does not stop");
+        let asked = || {
+            self.green
+                .iter()
+                .filter_map(|(_, route)| match &route.target {
+                    Target::Http(service) => Some(service),
+                    Target::Static(_) | Target::Replacing => None,
+                })
+        };
+        // One may go on after it has answered.
+        asked().for_each(HttpService::stop);
+        let quiet = async {
+            for service in asked() {
+                service.quiet().await;
             }
+        };
+        if timeout(STUCK, quiet).await.is_err() {
+            tracing::error!(project = %self.project, release = %self.release, "a service that was asked whether it is ready does not stop");
         }
         let is_other = self.previous != Some(self.release);
         if self.is_suspended {

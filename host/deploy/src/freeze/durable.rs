@@ -86,20 +86,20 @@ pub fn publish(staging: &Path, release: &Path) -> Result<(), FreezeError> {
     sync_parents(staging, release)
 }
 
-/// Puts the staged tree into the place of a release that is there, or is not, and what was there into the trash, and makes
-/// that durable. Whenever it is interrupted, one of the two is in the place. Blocks.
+/// Puts the staged tree into the place of a release that is there, or is not, and makes that durable; what was there is then
+/// where the staged tree was. Whenever it is interrupted, one of the two is in the place. (A file system that cannot exchange
+/// two names has a moment with neither; there, what was in the place goes into the trash.) Blocks.
 ///
 /// # Errors
 ///
 /// When the disk fails; if it fails in syncing, the staged tree is in the place.
 pub fn replace(staging: &Path, release: &Path, trash: &Path) -> Result<(), FreezeError> {
     match renameat_with(CWD, staging, CWD, release, RenameFlags::EXCHANGE) {
-        Ok(()) => {
-            sync_parents(staging, release)?;
-            discard(staging, trash)
-        }
+        Ok(()) => sync_parents(staging, release),
         // There is nothing in the place; or this file system cannot exchange two names.
-        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => {
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS)
+            if fs::symlink_metadata(staging).is_ok() =>
+        {
             discard(release, trash)?;
             publish(staging, release)
         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cofferdam_blobs::Store;
 use cofferdam_ledger::Ledger;
@@ -28,6 +29,11 @@ use crate::signature::TrustedKeys;
 use crate::storage::Collections;
 use crate::token::TokenStore;
 use crate::upload::Writers;
+
+/// How often it is tried to admit the plugins of a newer host, and how long after one attempt the next: a full disk may be
+/// made room on meanwhile, and deployments wait.
+const ATTEMPTS: u32 = 3;
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Says which of the walls around a step do not stand, once.
 fn warn_of_missing_walls(isolation: &Isolation) {
@@ -142,11 +148,18 @@ impl Host {
         let recovering = inner.clone();
         tokio::spawn(async move {
             let catalog = &recovering.activator.catalog;
-            if let Err(error) = catalog.admit_shipped(&admitted).await {
+            for attempt in 1..=ATTEMPTS {
+                let Err(error) = catalog.admit_shipped(&admitted).await else {
+                    break;
+                };
                 tracing::error!(
                     error = error.chain(),
+                    attempt,
                     "the plugins that come with the host cannot all be admitted: those admitted before are used"
                 );
+                if attempt < ATTEMPTS {
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
             }
             recovery::recover(recovering).await;
         });
@@ -161,7 +174,6 @@ impl Host {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use std::path::Path;
-    use std::time::Duration;
 
     use bytes::Bytes;
 

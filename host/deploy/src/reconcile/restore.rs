@@ -22,25 +22,50 @@ use crate::name::{DeploymentId, ProjectName};
 use crate::pipeline::RELEASE;
 use crate::record::{Body, ReleaseRecord};
 
-/// How long after an attempt a release is tried again: what stood in the way, a hold or a full disk, may be gone by then.
+/// How long after the first attempt a release is tried again: what stood in the way, a hold or a full disk, may be gone by
+/// then. After each further one it is twice as long.
 const AGAIN: Duration = Duration::from_mins(10);
 
-/// When releases were last tried to be restored.
+/// How often it becomes twice as long: to a day, about.
+const DOUBLINGS: u32 = 7;
+
+/// How long what is under way is waited for.
+const BUSY: Duration = Duration::from_mins(1);
+
+/// When releases may be tried to be restored.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(Mutex<HashMap<DeploymentId, Instant>>);
+pub(super) struct Attempts(Mutex<HashMap<DeploymentId, Attempt>>);
+
+#[derive(Debug)]
+struct Attempt {
+    count: u32,
+    next: Instant,
+}
 
 impl Attempts {
     /// Whether it is time for an attempt, which begins with this.
     fn begin(&self, release: DeploymentId) -> bool {
+        let now = Instant::now();
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if attempts
-            .get(&release)
-            .is_some_and(|at| at.elapsed() < AGAIN)
-        {
+        let attempt = attempts.entry(release).or_insert(Attempt {
+            count: 0,
+            next: now,
+        });
+        if now < attempt.next {
             return false;
         }
-        attempts.insert(release, Instant::now());
+        attempt.next = now + AGAIN * 2_u32.pow(attempt.count.min(DOUBLINGS));
+        attempt.count += 1;
         true
+    }
+
+    /// Says that this was none, and that it is soon time for one.
+    fn postpone(&self, release: DeploymentId) {
+        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(attempt) = attempts.get_mut(&release) {
+            attempt.count = attempt.count.saturating_sub(1);
+            attempt.next = Instant::now() + BUSY;
+        }
     }
 
     /// Lets the next look try again.
@@ -77,10 +102,14 @@ impl Inner {
                 self.observations.restore.forget(release);
                 "restored from kept files".to_owned()
             }
-            Ok(Rebuilt::NotServed) => return Ok(()),
-            Err(_) if self.queue.is_busy(project) => {
-                // What is under way is newer than what would be deployed again, and may take its place.
+            Ok(Rebuilt::NotServed) => {
                 self.observations.restore.forget(release);
+                return Ok(());
+            }
+            Err(error) if self.queue.is_busy(project) => {
+                // What is under way is newer than what would be deployed again, and may take its place.
+                tracing::warn!(%project, %release, error = error.chain(), "a release cannot be restored from kept files; what is under way is waited for");
+                self.observations.restore.postpone(release);
                 return Ok(());
             }
             Err(error) => {
@@ -135,7 +164,7 @@ impl Inner {
             return Ok(Rebuilt::NotServed);
         }
         let (from, to) = (staging.clone(), own.0.clone());
-        let built = blocking(move || {
+        let built: Result<_, Error> = blocking(move || {
             let staged = from.join(RELEASE);
             make_dir(&staged)?;
             build(&own, &others, &staged)?;
@@ -146,14 +175,18 @@ impl Inner {
                 });
             }
             freeze::make_durable(&staged)?;
-            freeze::replace(&staged, &to, &trash)?;
-            Ok(())
+            // From here on it may be in its place, whatever fails.
+            Ok(freeze::replace(&staged, &to, &trash))
         })
         .await?;
+        // Whoever has the old directory open serves what is about to be gone.
+        let served = match &built {
+            Ok(_) => crate::recovery::serve(self, project.as_str(), release).await,
+            Err(_) => Ok(()),
+        };
         self.discard(staging).await;
-        built?;
-        // Whoever has the old directory open serves what is gone.
-        crate::recovery::serve(self, project.as_str(), release).await?;
+        built??;
+        served?;
         Ok(Rebuilt::Whole)
     }
 
@@ -169,6 +202,12 @@ impl Inner {
         let body = Body::parse(&self.deployment_row(release).await?)?;
         let mut package = host.package(release).await?;
         let media_type = package.media_type.clone();
+        let row = self.ledger.project(project.as_str()).await?;
+        if active(row.as_ref()) != Some(release) || self.queue.is_busy(project) {
+            return Err(Error::Conflict {
+                message: "another release has taken its place, or is about to".to_owned(),
+            });
+        }
         let mut intake = host.begin(project, body.head, media_type).await?;
         intake.attribute(Origin::host());
         let id = intake.id();
@@ -292,5 +331,22 @@ mod tests {
         // Content that is nowhere any more is not made up.
         fs::write(own.0.join("c"), "X").unwrap();
         assert_ne!(restore("two"), digest);
+    }
+
+    #[test]
+    fn a_release_that_cannot_be_restored_is_tried_ever_more_seldom() {
+        let (attempts, release) = (Attempts::default(), DeploymentId::new());
+        let wait = || attempts.0.lock().unwrap()[&release].next - Instant::now();
+        for count in 0..20 {
+            assert!(attempts.begin(release));
+            assert!(!attempts.begin(release));
+            let expected = AGAIN * 2_u32.pow(count.min(DOUBLINGS));
+            assert!(wait() <= expected && wait() > expected - BUSY);
+            attempts.0.lock().unwrap().get_mut(&release).unwrap().next = Instant::now();
+        }
+        attempts.postpone(release);
+        assert!(wait() <= BUSY && !attempts.begin(release));
+        attempts.forget(release);
+        assert!(attempts.begin(release));
     }
 }

@@ -251,6 +251,17 @@ async fn dropping_the_body_or_the_call_stops_the_guest() {
             .unwrap();
         assert!(alive.is_closed(), "{path}: it is said to be quiet");
     }
+
+    // Whatever it has answered, and whoever listens.
+    let (alive, streaming) = request("/stream");
+    let response = service.call(streaming).await.unwrap();
+    service.stop();
+    tokio::time::timeout(PATIENCE, service.quiet())
+        .await
+        .unwrap();
+    assert!(alive.is_closed());
+    drop(response);
+    assert!(service.call(request("/hello").1).await.is_err());
 }
 
 #[tokio::test]

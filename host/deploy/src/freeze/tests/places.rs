@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 #[test]
@@ -40,27 +42,39 @@ fn a_release_that_is_replaced_is_there_all_the_time() {
     let (staging, trash) = (data.path().join("staging/1"), data.path().join("trash"));
     let release = data.path().join("releases/blog/1");
     fs::create_dir_all(release.parent().unwrap()).unwrap();
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _over = Over(&over);
         for round in 0..200 {
+            let _ = fs::remove_dir_all(&staging);
             put(&data, "staging/1/index.html", &round.to_string());
             // The first has nothing to take the place of.
             replace(&staging, &release, &trash).unwrap();
-            assert!(!staging.exists());
+            assert_eq!(staging.exists(), round > 0, "what was there is here now");
             let page = release.join("index.html");
             assert_eq!(fs::read_to_string(&page).unwrap(), round.to_string());
             if round == 0 {
                 let over = &over;
                 scope.spawn(move || {
-                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !over.load(Ordering::Relaxed) {
                         assert!(page.exists());
                     }
                 });
             }
         }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    assert_eq!(fs::read_dir(&trash).unwrap().count(), 199);
+    // Nothing is thrown away for a tree that is not there.
+    assert!(replace(&data.path().join("nothing"), &release, &trash).is_err());
+    assert!(release.join("index.html").exists());
+}
+
+/// Says that it is over, also when it was not to be.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

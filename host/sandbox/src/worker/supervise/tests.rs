@@ -73,7 +73,7 @@ fn babbling(event: StepEvent) -> Process {
         begin(&theirs);
         let mut frame = Vec::new();
         wire::put_event(&mut frame, event).unwrap();
-        let frames = frame.repeat(64);
+        let frames = frame.repeat((64 << 10) / frame.len() + 1);
         while fate.killed.load(Ordering::Acquire) == 0 && (&theirs).write_all(&frames).is_ok() {}
         fate.released.store(true, Ordering::Release);
     });
