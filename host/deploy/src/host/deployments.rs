@@ -78,6 +78,15 @@ impl Host {
         self.inner.record_in_short(id).await
     }
 
+    /// Such a record, with the entries of its summary.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub async fn with_summary(&self, record: Record) -> Result<Record, Error> {
+        self.inner.with_summary(record).await
+    }
+
     /// A page of deployments, newest first, without the entries of their summaries.
     ///
     /// # Errors
@@ -145,9 +154,12 @@ impl Inner {
     /// The record of a deployment. One that is about to end is waited for: whoever reads that it has
     /// succeeded finds it served, and its log complete.
     pub(crate) async fn record(&self, id: DeploymentId) -> Result<Record, Error> {
-        let mut record = self.record_in_short(id).await?;
-        let logs = self.logs.clone();
-        record.events.summary = blocking(move || logs.summary(id.as_uuid())).await??;
+        self.with_summary(self.record_in_short(id).await?).await
+    }
+
+    async fn with_summary(&self, mut record: Record) -> Result<Record, Error> {
+        let (logs, id) = (self.logs.clone(), record.id.as_uuid());
+        record.events.summary = blocking(move || logs.summary(id)).await??;
         Ok(record)
     }
 

@@ -100,7 +100,7 @@ fn status(text: &str) -> Result<Status, Problem> {
 /// `GET /v1/deployments/{id}`.
 pub(super) async fn show(call: Call, record: Record) -> Result<Response, Problem> {
     // What was needed to judge the request is the record in short.
-    let record = call.api.host().deployment(record.id).await?;
+    let record = call.api.host().with_summary(record).await?;
     json(StatusCode::OK, &record)
 }
 
