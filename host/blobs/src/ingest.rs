@@ -48,6 +48,8 @@ pub struct Ingest {
     flow: Arc<Flow>,
     /// Absent where everything was charged before.
     charge: Option<Arc<Charge>>,
+    /// Whether what is durable of it stays: only the packer knows how much that is.
+    in_pieces: bool,
     outcome: oneshot::Receiver<Result<Packed, Error>>,
     finished: bool,
 }
@@ -109,6 +111,7 @@ impl Ingest {
             id,
             flow: Arc::clone(&flow),
             charge: Some(Arc::clone(&charge)),
+            in_pieces: row.is_some(),
             outcome,
             finished: false,
         };
@@ -158,6 +161,7 @@ impl Ingest {
             id,
             flow,
             charge: None,
+            in_pieces: false,
             outcome,
             finished: false,
         }
@@ -262,7 +266,7 @@ async fn hash_again(shared: Arc<Shared>, id: BlobId, bytes: u64) -> Result<Hashe
 impl Drop for Ingest {
     fn drop(&mut self) {
         if !self.finished {
-            if let Some(charge) = &self.charge {
+            if let Some(charge) = self.charge.as_ref().filter(|_| !self.in_pieces) {
                 charge.give_back();
             }
             self.flow.fail(Error::Interrupted {

@@ -38,12 +38,19 @@ pub(crate) struct Charge {
     /// What earlier pieces of the upload were charged, which stays.
     before: u64,
     bytes: AtomicU64,
-    /// Whether its bytes are in the account for now, will stay there, or are no longer in it.
     state: Mutex<ChargeState>,
 }
 
+#[derive(Debug)]
+struct ChargeState {
+    phase: Phase,
+    /// How many of its bytes will stay in the account whatever becomes of it.
+    settled: u64,
+}
+
+/// Whether the bytes of a charge are in the account for now, will stay there, or are no longer in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ChargeState {
+enum Phase {
     Running,
     Kept,
     GivenBack,
@@ -58,8 +65,8 @@ impl StoreOptions {
 }
 
 impl Usage {
-    /// Begins to charge an upload, of which `before` bytes are charged already. Refused at once when nothing more
-    /// fits.
+    /// Begins to charge an upload, of which `before` bytes are charged already. A new one is refused at once when
+    /// nothing more fits, one that goes on when there is too much already: what it has may be all of it.
     pub(crate) async fn charge(
         &self,
         index: &Index,
@@ -85,14 +92,18 @@ impl Usage {
         };
         drop(active);
         let used = account.used.load(Ordering::Acquire);
-        if account.quota.is_some_and(|quota| used >= quota) {
+        let full = |quota| used > quota || (used == quota && before == 0);
+        if account.quota.is_some_and(full) {
             return Err(account.exceeded(used));
         }
         Ok(Arc::new(Charge {
             account,
             before,
             bytes: AtomicU64::new(0),
-            state: Mutex::new(ChargeState::Running),
+            state: Mutex::new(ChargeState {
+                phase: Phase::Running,
+                settled: 0,
+            }),
         }))
     }
 
@@ -106,7 +117,7 @@ impl Usage {
         let removed = index.remove(id).await?;
         self.garbage.notify_one();
         if removed && let Some(account) = active.get(&blob.namespace).and_then(Weak::upgrade) {
-            account.used.fetch_sub(blob.bytes, Ordering::AcqRel);
+            account.release(blob.bytes);
         }
         Ok(removed)
     }
@@ -124,17 +135,23 @@ impl Usage {
         if let Some(upload) = forgotten.as_ref().filter(|upload| !upload.complete)
             && let Some(account) = active.get(&upload.namespace).and_then(Weak::upgrade)
         {
-            let used = &account.used;
-            // What an append lost without a word is in the account and not in the index, never the other way.
-            let _ = used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                Some(used.saturating_sub(upload.offset))
-            });
+            account.release(upload.offset);
         }
         Ok(forgotten)
     }
 }
 
 impl Account {
+    /// Takes bytes out of the account. A commit that was made and reported as failed is in the index and not here: an
+    /// account that is short of it refuses nothing, one that has wrapped would refuse everything.
+    fn release(&self, bytes: u64) {
+        let less = |used: u64| Some(used.saturating_sub(bytes));
+        // Never refused, since there always is a difference.
+        let _ = self
+            .used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
     fn exceeded(&self, used: u64) -> Error {
         Error::QuotaExceeded {
             namespace: self.namespace.clone(),
@@ -159,26 +176,36 @@ impl Charge {
         Ok(())
     }
 
+    /// Says that the upload is durable up to this byte, and that somebody may go on with it: so much stays charged
+    /// when the rest is given back.
+    pub(crate) fn settle(&self, until: u64) {
+        self.state().settled = until.saturating_sub(self.before);
+    }
+
     /// Says that the blob is complete, or that all of it so far will be gone on with: its bytes stay charged until it is removed.
     pub(crate) fn keep(&self) {
         let mut state = self.state();
-        if *state == ChargeState::GivenBack {
+        if state.phase == Phase::GivenBack {
             // It was given up in the moment in which it became complete.
-            let bytes = self.bytes.load(Ordering::Acquire);
-            self.account.used.fetch_add(bytes, Ordering::AcqRel);
+            let more = self.unsettled(&state);
+            self.account.used.fetch_add(more, Ordering::AcqRel);
         }
-        *state = ChargeState::Kept;
+        state.phase = Phase::Kept;
     }
 
     /// Says that the upload is given up: whoever tries again has the room, even while this one's threads end.
     pub(crate) fn give_back(&self) {
         let mut state = self.state();
-        if *state == ChargeState::Running {
-            *state = ChargeState::GivenBack;
+        if state.phase == Phase::Running {
+            state.phase = Phase::GivenBack;
+            self.account.release(self.unsettled(&state));
             self.account.garbage.notify_one();
-            let bytes = self.bytes.load(Ordering::Acquire);
-            self.account.used.fetch_sub(bytes, Ordering::AcqRel);
         }
+    }
+
+    fn unsettled(&self, state: &ChargeState) -> u64 {
+        let bytes = self.bytes.load(Ordering::Acquire);
+        bytes.saturating_sub(state.settled)
     }
 
     fn state(&self) -> MutexGuard<'_, ChargeState> {

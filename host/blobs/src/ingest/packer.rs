@@ -428,7 +428,14 @@ impl Packer {
         // Its own failure adds nothing: the upload has failed already.
         let _ = self.sealed();
         if self.in_pieces {
-            // Somebody may go on with what is sealed.
+            // Somebody may go on with what is sealed, so it stays charged. Nobody goes on before this has ended.
+            let row = self.handle.block_on(self.shared.index.upload(self.id));
+            match row {
+                Ok(row) => self.charge.settle(row.map_or(0, |row| row.upload.offset)),
+                // Not known: rather too much than a way around the quota.
+                Err(_) => self.charge.settle(self.flow.received()),
+            }
+            self.charge.give_back();
             return;
         }
         if let Err(error) = self

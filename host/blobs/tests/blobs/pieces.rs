@@ -248,6 +248,54 @@ async fn an_upload_counts_against_the_quota_from_its_first_byte_until_it_is_gone
 }
 
 #[tokio::test]
+async fn what_a_refused_append_leaves_durable_stays_charged() {
+    const QUOTA: u64 = 24_000_000;
+    let directory = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        namespace_quota_bytes: Some(QUOTA),
+        pack_bytes: 256 << 10,
+        ..StoreOptions::default()
+    };
+    let blobs = Store::open(directory.path(), options).await.unwrap();
+    // Somebody writes all the time, so that nothing is counted anew from the index.
+    let mut beside = blobs.ingest("blog").await.unwrap();
+    beside.write(Bytes::from(noise(1, 1000))).await.unwrap();
+    let upload = blobs.create_upload("blog", None, "").await.unwrap();
+    let mut durable = 0;
+    for round in 0..6 {
+        // From the second round on there is no room, or not much.
+        let Ok(mut over) = blobs.append(upload.id).await else {
+            break;
+        };
+        let data = noise(2 + round, 32_000_000);
+        let mut pieces = data.chunks(64 << 10).map(Bytes::copy_from_slice);
+        let refused = loop {
+            if let Err(error) = over.write(pieces.next().unwrap()).await {
+                break error;
+            }
+        };
+        assert!(
+            matches!(refused, Error::QuotaExceeded { .. }),
+            "{refused:?}"
+        );
+        drop(over);
+        blobs.upload_settled(upload.id).await;
+        durable = offset(&blobs, upload.id).await;
+        assert!(durable + 1000 <= QUOTA, "round {round}: {durable}");
+    }
+    assert!(durable > QUOTA / 2, "nothing was sealed: {durable}");
+    // And all of it is given back, once.
+    let info = blobs.append(upload.id).await.unwrap().finish().await;
+    assert_eq!(info.unwrap().bytes, durable);
+    let (_, info) = blobs.take_upload(upload.id).await.unwrap().unwrap();
+    assert!(blobs.remove(info.id).await.unwrap());
+    let all = Bytes::from(noise(3, usize::try_from(QUOTA).unwrap() - 1000));
+    beside.write(all).await.unwrap();
+    let refused = beside.write(Bytes::from_static(b"!")).await;
+    assert!(matches!(refused, Err(Error::QuotaExceeded { .. })));
+}
+
+#[tokio::test]
 async fn a_collection_takes_nothing_from_an_upload_complete_or_not() {
     let directory = tempfile::tempdir().unwrap();
     let blobs = open_with_small_packs(directory.path()).await;
