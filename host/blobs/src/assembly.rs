@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -22,7 +22,9 @@ use crate::manifest::ChunkRef;
 use crate::pack::TEMPORARY;
 use crate::reader::{Piece, PieceError, Place, Reader, Suspect};
 use crate::store::Shared;
-use crate::{BlobId, ChunkId, Digest, Error, Input, MAX_CHUNK_BYTES, Mismatch};
+use crate::{
+    AVERAGE_CHUNK_BYTES, BlobId, ChunkId, Digest, Error, Input, MAX_CHUNK_BYTES, Mismatch,
+};
 
 /// The most chunks in one list: 16 GiB in chunks of the least length.
 pub const MAX_LISTED_CHUNKS: u64 = 1 << 20;
@@ -35,6 +37,11 @@ const AHEAD_CHUNKS: usize = 64;
 
 /// How many such runs are read at a time: decompressing is work for more than one core, and finding the next is waiting.
 const READS: usize = 3;
+
+/// What is read for [copies](Assembly::copy), whole chunks for a few bytes of each: at most so many times what the list has,
+/// and so much in any case. Somebody who puts files together that were far apart reads each chunk once or twice.
+const COPY_READS: u64 = 4;
+const COPY_READS_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How many lines of the list are read back at once.
 const PAGE: u64 = 4096;
@@ -115,6 +122,10 @@ struct Base {
     list: ChunkList,
     /// Reads some of its bytes.
     reader: Reader,
+    /// What was read last, and where it begins in the blob.
+    last: (u64, Bytes),
+    /// How many bytes were read so.
+    read: u64,
     /// What was read of its list and not taken, and how many chunks come before that.
     page: VecDeque<ChunkRef>,
     next: u64,
@@ -180,6 +191,8 @@ impl Assembly {
         let reader = Reader::complete(Arc::clone(&self.shared), blob.id, blob.bytes);
         self.base = Some(Base {
             reader,
+            last: (0, Bytes::new()),
+            read: 0,
             list: ChunkList::new(Arc::clone(&self.shared), blob, chunker),
             page: VecDeque::new(),
             next: 0,
@@ -217,6 +230,11 @@ impl Assembly {
 
     /// Appends chunks of the other blob's list.
     async fn append_run(&mut self, first: u64, chunks: u64) -> Result<(), Error> {
+        if chunks == 0 {
+            return Err(Error::List {
+                detail: "it has a run of no chunks".to_owned(),
+            });
+        }
         // Before anything is read: a run may claim to be of any length.
         self.check_length(chunks)?;
         let mut left = chunks;
@@ -295,12 +313,14 @@ impl Assembly {
     ///
     /// # Errors
     ///
-    /// [`Error::List`] for bytes that it does not have, [`Error::NotHeld`] if they cannot be read any more.
+    /// [`Error::List`] for bytes that it does not have, and for copies from so many places that finding them costs far
+    /// more than sending them; [`Error::NotHeld`] if they cannot be read any more.
     pub async fn copy(&mut self, place: u64, bytes: u32, into: &mut BytesMut) -> Result<(), Error> {
         let base = self.base.as_mut().ok_or_else(|| Error::List {
             detail: "it takes bytes from a package, and does not say from which".to_owned(),
         })?;
-        base.copy(place, bytes, into).await
+        let most = self.bytes.saturating_mul(COPY_READS).max(COPY_READS_BYTES);
+        base.copy(place, bytes, most, into).await
     }
 
     /// How many bytes the chunks that were named have together.
@@ -481,20 +501,57 @@ impl Base {
         Ok(self.page.drain(..count).collect())
     }
 
-    async fn copy(&mut self, place: u64, bytes: u32, into: &mut BytesMut) -> Result<(), Error> {
+    async fn copy(
+        &mut self,
+        place: u64,
+        bytes: u32,
+        most: u64,
+        into: &mut BytesMut,
+    ) -> Result<(), Error> {
         let end = place
             .checked_add(u64::from(bytes))
             .filter(|end| *end <= self.list.blob().bytes)
             .ok_or_else(|| Error::List {
                 detail: format!("the other package has no {bytes} bytes from byte {place} on"),
             })?;
-        let whole = into.len() + bytes as usize;
-        self.reader.seek(place, end);
-        while into.len() < whole {
+        // What the copy before this one read is read once.
+        let (begin, last) = &self.last;
+        let passed = place.checked_sub(*begin).map(usize::try_from);
+        let rest = match passed {
+            Some(Ok(passed)) if passed < last.len() => last.slice(passed..),
+            _ => Bytes::new(),
+        };
+        let mut left = bytes as usize;
+        let mut take = |piece: &[u8]| {
+            let wanted = piece.len().min(left);
+            into.extend_from_slice(&piece[..wanted]);
+            left -= wanted;
+            left
+        };
+        let mut from = place + rest.len() as u64;
+        if take(&rest) == 0 {
+            return Ok(());
+        }
+        self.reader.seek(from, end);
+        loop {
+            if self.read >= most {
+                return Err(Error::List {
+                    detail: format!(
+                        "it takes bytes from so many places of the other package that {} bytes were read for them: send them",
+                        self.read
+                    ),
+                });
+            }
             match self.reader.next().await {
                 Ok(Some(piece)) => {
-                    let wanted = piece.len().min(whole - into.len());
-                    into.extend_from_slice(&piece[..wanted]);
+                    // All of the chunk is read and verified, also what is before the place.
+                    self.read += piece.len().max(AVERAGE_CHUNK_BYTES) as u64;
+                    let length = piece.len() as u64;
+                    self.last = (from, piece);
+                    from += length;
+                    if take(&self.last.1) == 0 {
+                        return Ok(());
+                    }
                 }
                 // It was removed meanwhile, or is damaged: as good as not held.
                 Ok(None) | Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {
@@ -503,7 +560,6 @@ impl Base {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 }
 

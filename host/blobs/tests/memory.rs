@@ -5,7 +5,7 @@
 use std::fs;
 
 use bytes::Bytes;
-use cofferdam_blobs::{Store, StoreOptions};
+use cofferdam_blobs::{Named, Store, StoreOptions, Supply};
 
 #[path = "../src/testing.rs"]
 mod testing;
@@ -60,6 +60,26 @@ async fn upload(store: &Store, seed: u64, mib: u64, block: usize) {
     assert_eq!(seen, info.bytes);
 }
 
+/// Puts a blob together from so many held chunks of one byte.
+async fn put_together(store: &Store, chunks: u64) {
+    let mut ingest = store.ingest("blog").await.unwrap();
+    ingest.write(Bytes::from_static(b"!")).await.unwrap();
+    let one = ingest.finish().await.unwrap();
+    let chunk = store.manifest(one.id).await.unwrap().chunks[0];
+    let mut assembly = store.assemble("blog").await.unwrap();
+    for _ in 0..chunks / 1024 {
+        assembly
+            .name(&vec![Named::Held(chunk); 1024])
+            .await
+            .unwrap();
+    }
+    let mut ingest = store.ingest("blog").await.unwrap();
+    while let Supply::Held(input) = assembly.next().await.unwrap() {
+        ingest.write(input).await.unwrap();
+    }
+    assert_eq!(ingest.finish().await.unwrap().bytes, chunks);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_does_not_depend_on_the_size_of_an_upload_nor_on_how_it_arrives() {
     let directory = tempfile::tempdir().unwrap();
@@ -73,15 +93,17 @@ async fn memory_does_not_depend_on_the_size_of_an_upload_nor_on_how_it_arrives()
     let large = growth(upload(&store, 3, 384, 64 * 1024)).await;
     let tiny_blocks = growth(upload(&store, 4, 32, 10)).await;
     let one_block = growth(upload(&store, 5, 64, 1024 * 1024)).await;
+    let tiny_chunks = growth(put_together(&store, 256 * 1024)).await;
     let figures = format!(
-        "{} {} {} {} MiB",
+        "{} {} {} {} {} MiB",
         small / MIB,
         large / MIB,
         tiny_blocks / MIB,
-        one_block / MIB
+        one_block / MIB,
+        tiny_chunks / MIB
     );
     println!("{figures}");
-    for growth in [small, large, tiny_blocks, one_block] {
+    for growth in [small, large, tiny_blocks, one_block, tiny_chunks] {
         assert!(growth < 20 * MIB, "{figures}");
     }
 }

@@ -14,6 +14,9 @@ use crate::{ChunkId, ChunkerParams, Digest, Error};
 /// Chunks go from stage to stage in batches of about this size: one query to the index for each.
 const BATCH_BYTES: usize = 1024 * 1024;
 
+/// How many chunks are in a batch, however short they are: those of 1 MiB, at the shortest that is cut, are 64.
+const BATCH_CHUNKS: usize = 256;
+
 /// How many batches may wait before a stage. The window bounds the bytes; this bounds the digester's lag.
 const BATCHES: usize = 2;
 
@@ -144,7 +147,7 @@ impl Batches<'_> {
     fn push(&mut self, chunk: Chunk) -> Result<(), Error> {
         self.bytes += chunk.data.len();
         self.batch.push(chunk);
-        if self.bytes >= BATCH_BYTES {
+        if self.bytes >= BATCH_BYTES || self.batch.len() >= BATCH_CHUNKS {
             self.send()?;
         }
         Ok(())

@@ -27,6 +27,10 @@ use crate::{ChunkId, Error};
 /// next one, and several times the longest chunk, without which nothing could be cut.
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 
+/// How many blocks may wait, however short they are: somebody may put a blob together from chunks of one byte. It is more
+/// than the stages behind have at a time, or they would wait for one another.
+const WINDOW_BLOCKS: usize = 2048;
+
 /// Small writes are gathered into blocks of this size before the pipeline takes them. (Followers see them
 /// at once.)
 const BLOCK_BYTES: usize = 128 * 1024;
@@ -359,7 +363,7 @@ impl State {
         if let Phase::Failed(error) = &self.phase {
             return Err(error.clone());
         }
-        if bytes.len() as u64 > self.room() {
+        if bytes.len() as u64 > self.room() || self.window.len() >= WINDOW_BLOCKS {
             return Ok(false);
         }
         self.push(bytes.clone(), Some(chunk));

@@ -207,6 +207,9 @@ async fn runs_are_of_the_namespaces_own_blob_and_go_forward_through_parts() {
     assert!(matches!(error, Error::List { .. }), "it went back: {error}");
     let error = assembly.name(&[run(last + 1, 1)]).await.unwrap_err();
     assert!(matches!(error, Error::NotHeld), "it went beyond: {error}");
+    // Of these a list could have any number.
+    let error = assembly.name(&[run(last, 0)]).await.unwrap_err();
+    assert!(matches!(error, Error::List { .. }), "it was empty: {error}");
 }
 
 #[tokio::test]
@@ -260,6 +263,33 @@ async fn bytes_of_the_namespaces_own_blob_are_copied_from_any_place_as_long_as_t
         .await
         .unwrap_err();
     assert!(matches!(error, Error::NotHeld), "{error}");
+}
+
+#[tokio::test]
+async fn copies_may_be_short_and_many_but_not_all_over_the_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = open(directory.path()).await;
+    let old = noise(1, 3_000_000);
+    let base = store(&blobs, "blog", &old).await;
+    let mut assembly = blobs.assemble("blog").await.unwrap();
+    assembly.lean_on(&base.blake3).await.unwrap();
+    let mut copied = BytesMut::new();
+    for place in (0..3_000_000).step_by(500) {
+        assembly.copy(place, 500, &mut copied).await.unwrap();
+    }
+    assert!(copied == old, "every byte in its place");
+    let mut copies = 0;
+    let error = loop {
+        copied.clear();
+        let place = if copies % 2 == 0 { 0 } else { 2_900_000 };
+        match assembly.copy(place, 500, &mut copied).await {
+            Ok(()) => copies += 1,
+            Err(error) => break error,
+        }
+        assert!(copies < 10_000, "each of them reads a chunk");
+    };
+    assert!(matches!(error, Error::List { .. }), "{error}");
+    assert!(copies > 500, "only {copies}");
 }
 
 #[tokio::test]
