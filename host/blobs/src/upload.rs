@@ -10,10 +10,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::ingest::{Digests, Hashers, Resume};
-use crate::{BlobId, BlobInfo, Error, Ingest, Store};
+use crate::{BlobId, BlobInfo, Digest, Error, Ingest, Reader, Store};
 
 /// The longest label.
 pub const MAX_LABEL_BYTES: usize = 1024;
@@ -159,12 +160,13 @@ impl Store {
     ///
     /// [`Error::NotFound`] if there is no such upload or it is complete already.
     pub async fn append(&self, id: BlobId) -> Result<Ingest, Error> {
+        // First of all: whoever holds the lock waits for nothing that others hold.
+        let permit = self.permit().await?;
         let lock = self.shared().appends.lock(id).await;
         let row = self.shared().index.upload(id).await?;
         let row = row
             .filter(|row| !row.upload.complete)
             .ok_or(Error::NotFound { id })?;
-        let permit = self.permit().await?;
         let charge = self
             .charge(&row.upload.namespace, row.upload.offset)
             .await?;
@@ -183,6 +185,26 @@ impl Store {
         )?;
         ingest.write(tail).await?;
         Ok(ingest)
+    }
+
+    /// SHA-256 of the first `bytes` bytes of an upload that is not complete, which are read and verified for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such upload or it has other bytes by now, and whatever reading it comes to.
+    pub async fn upload_sha256(&self, id: BlobId, bytes: u64) -> Result<Digest, Error> {
+        let row = self.shared().index.upload(id).await?;
+        let row = row
+            .filter(|row| row.upload.offset == bytes)
+            .ok_or(Error::NotFound { id })?;
+        let mut sha256 = Sha256::new();
+        let mut reader = Reader::complete(Arc::clone(self.shared()), id, row.bytes);
+        while let Some(bytes) = reader.next().await? {
+            sha256.update(&bytes);
+        }
+        sha256.update(&row.tail);
+        let sha256: [u8; 32] = sha256.finalize().into();
+        Ok(Digest::from(sha256))
     }
 
     /// Waits until nobody writes to an upload: what arrived of it is durable, or will never be.

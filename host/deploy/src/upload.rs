@@ -93,7 +93,7 @@ impl Turn {
         let _ = self.newest.wait_for(|newest| *newest != number).await;
     }
 
-    fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         *self.newest.borrow() != self.number
     }
 }
@@ -191,6 +191,12 @@ impl Append {
     /// [`Error::UploadLength`] when it is shorter than was said; what has arrived stays. Otherwise when it cannot be
     /// stored.
     pub async fn complete(self) -> Result<BlobInfo, Error> {
+        let (ingest, _turn) = self.ended().await?;
+        Ok(ingest.finish().await?)
+    }
+
+    /// What says that every byte has arrived, where that may be.
+    pub(crate) async fn ended(self) -> Result<(Ingest, Turn), Error> {
         let sent = self.ingest.received();
         if let Some(length) = self.length.filter(|length| *length != sent) {
             self.ingest.suspend().await?;
@@ -200,6 +206,6 @@ impl Append {
             self.ingest.suspend().await?;
             return Err(Error::TakenOver);
         }
-        Ok(self.ingest.finish().await?)
+        Ok((self.ingest, self.turn))
     }
 }

@@ -33,7 +33,7 @@ mod webhooks;
 
 use std::sync::Arc;
 
-use self::guard::Uploads;
+use self::guard::Bodies;
 use self::problem::Problem;
 use self::request_id::{RequestId, X_REQUEST_ID};
 use self::routes::{Access, Answer, ENDPOINTS, Endpoint, Right};
@@ -80,7 +80,7 @@ struct Inner {
     stop: CancellationToken,
     detached: TaskTracker,
     admissions: Arc<Semaphore>,
-    uploads: Arc<Uploads>,
+    bodies: Bodies,
     metrics: Arc<Metrics>,
 }
 
@@ -108,7 +108,7 @@ impl Api {
             stop,
             detached: TaskTracker::new(),
             admissions: Arc::new(Semaphore::new(MAX_ADMISSIONS)),
-            uploads: Uploads::new(guard::MAX_UPLOADS, guard::MAX_UPLOADS_PER_TOKEN),
+            bodies: Bodies::default(),
             metrics,
         };
         Self {
@@ -459,7 +459,10 @@ async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Admitted, Prob
     let audit = audit::Pending::of(endpoint, &call, &identity, judged);
     let inner = &call.api.inner;
     let body = std::mem::take(&mut call.body);
-    call.body = guard::request_body(body, &identity, &inner.uploads, &inner.metrics)?;
+    let limits = inner.body_limits.clone();
+    let asks = call.parts.headers.contains_key(http::header::EXPECT);
+    let (bodies, metrics) = (&inner.bodies, &inner.metrics);
+    call.body = guard::request_body(body, asks, &identity, bodies, limits, metrics).await?;
     Ok(Admitted {
         identity: Some(identity),
         answer: handle(call),

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use cofferdam_blobs::{Assembly, ChunkId, ChunkList, ChunkerParams, Digest};
+use cofferdam_blobs::{Assembly, BlobInfo, ChunkId, ChunkList, ChunkerParams, Digest};
 use uuid::Uuid;
 
 use super::{Host, Inner, PackageReader};
@@ -200,22 +200,39 @@ impl Host {
         if was_there { Ok(()) } else { Err(unknown(id)) }
     }
 
-    /// Sees to it that a complete upload has this SHA-256. One that has another is forgotten.
+    /// Says that every byte of an upload has arrived, if it has this SHA-256. It is durable before it is read for
+    /// that, and complete after: nobody deploys what was not checked, whenever the process ends. One that has another is
+    /// forgotten.
     ///
     /// # Errors
     ///
-    /// [`Error::DigestMismatch`]; [`Error::NotFound`] when it is not there or not complete.
-    pub async fn expect_sha256(&self, id: UploadId, expected: [u8; 32]) -> Result<(), Error> {
-        let (expected, actual) = (Digest::from(expected), self.inner.blobs.sha256(id).await?);
-        if actual == expected {
-            return Ok(());
+    /// [`Error::DigestMismatch`]; otherwise as [`Append::complete`].
+    pub async fn complete_as(&self, append: Append, expected: [u8; 32]) -> Result<BlobInfo, Error> {
+        let (id, blobs) = (append.id(), &self.inner.blobs);
+        let (ingest, turn) = append.ended().await?;
+        let bytes = ingest.suspend().await?;
+        let (expected, actual) = (
+            Digest::from(expected),
+            blobs.upload_sha256(id, bytes).await?,
+        );
+        // Whoever has taken it over meanwhile says by itself what it is to be.
+        if turn.is_lost() {
+            return Err(Error::TakenOver);
         }
-        self.cancel_upload(id).await?;
-        Err(Error::DigestMismatch {
-            algorithm: "sha256",
-            expected: expected.to_string(),
-            actual: actual.to_string(),
-        })
+        if actual != expected {
+            blobs.cancel_upload(id).await?;
+            return Err(Error::DigestMismatch {
+                algorithm: "sha256",
+                expected: expected.to_string(),
+                actual: actual.to_string(),
+            });
+        }
+        let ingest = blobs.append(id).await?;
+        if ingest.received() != bytes {
+            ingest.suspend().await?;
+            return Err(Error::TakenOver);
+        }
+        Ok(ingest.finish().await?)
     }
 
     /// The bytes of a complete upload, which stays.

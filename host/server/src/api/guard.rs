@@ -11,13 +11,16 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cofferdam_deploy::Identity;
 use http_body::{Body as _, Frame, SizeHint};
 use uuid::Uuid;
 
 use super::problem::Problem;
+use crate::BodyLimits;
 use crate::metrics::Metrics;
+use crate::upload::UploadError;
+use crate::upload::body::UploadBody;
 
 /// The most uploads at a time, of all tokens: as many as the store takes at once. Each holds some 10 MiB there.
 pub(crate) const MAX_UPLOADS: usize = 64;
@@ -26,10 +29,32 @@ pub(crate) const MAX_UPLOADS: usize = 64;
 /// tokens together still leave nobody out.
 pub(crate) const MAX_UPLOADS_PER_TOKEN: usize = 16;
 
-/// A body that announces at most this much is no upload: it is read at once and costs nothing.
+/// A body that announces at most this much is no upload: it is read before anything begins, so whoever dribbles it holds
+/// nothing but these bytes.
 const SMALL_BODY: u64 = 64 * 1024;
 
-/// The uploads under way.
+/// The most small bodies that are read at a time, of all tokens and of one: 64 MiB, were all of them to stop before
+/// their last byte.
+const MAX_SMALL_BODIES: usize = 1024;
+const MAX_SMALL_BODIES_PER_TOKEN: usize = 256;
+
+/// The bodies under way.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    pub(super) uploads: Arc<Uploads>,
+    small: Arc<Uploads>,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self {
+            uploads: Uploads::new(MAX_UPLOADS, MAX_UPLOADS_PER_TOKEN),
+            small: Uploads::new(MAX_SMALL_BODIES, MAX_SMALL_BODIES_PER_TOKEN),
+        }
+    }
+}
+
+/// The uploads under way, or the small bodies.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     max: usize,
@@ -98,32 +123,58 @@ impl Drop for Upload {
     }
 }
 
-/// The request's body as its handler gets it: it ends with the token, holds a place among the uploads unless it
-/// is small, and is counted.
-pub(super) fn request_body(
+/// The request's body as its handler gets it: it ends with the token, and is counted. A small one is here to its last
+/// byte, unless its sender `asks` whether it is wanted; any other holds a place among the uploads.
+///
+/// # Errors
+///
+/// When there are too many bodies, or a small one does not come.
+pub(super) async fn request_body(
     body: Body,
+    asks: bool,
     identity: &Identity,
-    uploads: &Arc<Uploads>,
+    bodies: &Bodies,
+    limits: BodyLimits,
     metrics: &Arc<Metrics>,
 ) -> Result<Body, Problem> {
     if body.is_end_stream() {
         return Ok(body);
     }
-    let small = body
-        .size_hint()
-        .exact()
-        .is_some_and(|bytes| bytes <= SMALL_BODY);
-    let upload = if small {
-        None
+    let length = body.size_hint().exact();
+    let small = !asks && length.is_some_and(|bytes| bytes <= SMALL_BODY);
+    let places = if small {
+        &bodies.small
     } else {
-        Some(uploads.begin(identity.id)?)
+        &bodies.uploads
     };
-    Ok(Body::new(Held {
+    let held = Body::new(Held {
         body,
         over: Box::pin(identity.over()),
         received: Some(metrics.clone()),
-        _upload: upload,
-    }))
+        _upload: Some(places.begin(identity.id)?),
+    });
+    if small {
+        gathered(UploadBody::new(held, limits)).await
+    } else {
+        Ok(held)
+    }
+}
+
+/// A body that is read already. What arrived of one that broke off, and that it did, is for the handler: an upload
+/// keeps it.
+async fn gathered(mut body: UploadBody) -> Result<Body, Problem> {
+    let mut bytes = BytesMut::new();
+    loop {
+        match body.next().await {
+            Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+            Ok(None) => return Ok(Body::from(bytes.freeze())),
+            Err(UploadError::Broken { source, .. }) => {
+                let pieces = [Ok(bytes.freeze()), Err(source)];
+                return Ok(Body::from_stream(futures::stream::iter(pieces)));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Runs a handler for as long as the token is good, and ties the answer's body to it too.

@@ -37,6 +37,6 @@ pub(super) async fn ready(call: Call) -> Result<Response, Problem> {
 pub(super) async fn metrics(call: Call) -> Result<Response, Problem> {
     let inner = &call.api.inner;
     let figures = inner.host.figures().await?;
-    let text = inner.metrics.render(&figures, inner.uploads.count());
+    let text = inner.metrics.render(&figures, inner.bodies.uploads.count());
     Ok(([(CONTENT_TYPE, metrics::MEDIA_TYPE)], text).into_response())
 }

@@ -213,6 +213,13 @@ async fn take(
     project: &ProjectName,
 ) -> Result<UploadView, Problem> {
     let id = append.id();
+    let expected = match sha256(headers) {
+        Ok(expected) => expected,
+        Err(problem) => {
+            append.suspend().await?;
+            return Err(problem);
+        }
+    };
     let mut body = UploadBody::new(body, api.inner.body_limits.clone());
     let taken = loop {
         let next = tokio::select! {
@@ -243,10 +250,10 @@ async fn take(
         suspended?;
         return Ok(api.host().upload(id).await?);
     }
-    let blob = append.complete().await?;
-    if let Some(expected) = sha256(headers) {
-        api.host().expect_sha256(id, expected).await?;
-    }
+    let blob = match expected {
+        Some(expected) => api.host().complete_as(append, expected).await?,
+        None => append.complete().await?,
+    };
     info!(upload = %id, bytes = blob.bytes, "an upload is complete");
     Ok(api.host().upload(id).await?)
 }
@@ -348,17 +355,28 @@ fn single<'a>(
     }
 }
 
-/// The SHA-256 in `Repr-Digest` (RFC 9530), if there is one. Other algorithms are passed over, as it says.
-fn sha256(headers: &HeaderMap) -> Option<[u8; 32]> {
-    let members = headers
+/// The SHA-256 in `Repr-Digest` (RFC 9530), if there is one. Other algorithms are passed over, as it says; one that
+/// promises nothing that could be checked is refused.
+fn sha256(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Problem> {
+    let promised = headers
         .get_all(REPR_DIGEST)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    members
-        .filter_map(|member| member.trim().strip_prefix("sha-256=:"))
-        .filter_map(|rest| STANDARD.decode(rest.strip_suffix(':')?).ok())
-        .find_map(|digest| digest.try_into().ok())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .find_map(|member| member.trim_ascii().strip_prefix(b"sha-256="));
+    let Some(promised) = promised else {
+        return Ok(None);
+    };
+    promised
+        .strip_prefix(b":")
+        .and_then(|rest| rest.strip_suffix(b":"))
+        .and_then(|base64| STANDARD.decode(base64).ok())
+        .and_then(|digest| digest.try_into().ok())
+        .map(Some)
+        .ok_or_else(|| {
+            Problem::bad_request(
+                "the sha-256 in Repr-Digest is not 32 bytes in base64 between colons",
+            )
+        })
 }
 
 #[cfg(test)]
@@ -402,7 +420,15 @@ mod tests {
     fn a_digest_is_found_among_others() {
         let digest = STANDARD.encode([7; 32]);
         let value = format!("sha-512=:AAAA:, sha-256=:{digest}:");
-        assert_eq!(sha256(&headers(&[("repr-digest", &value)])), Some([7; 32]));
-        assert_eq!(sha256(&headers(&[("repr-digest", "sha-256=:AAAA:")])), None);
+        let found = |value: &str| sha256(&headers(&[("repr-digest", value)]));
+        assert_eq!(found(&value).unwrap(), Some([7; 32]));
+        assert_eq!(found("md5=:AAAA:").unwrap(), None);
+        for wrong in ["sha-256=:AAAA:", "sha-256=", "md5=:AAAA:, sha-256=:"] {
+            assert_eq!(
+                found(wrong).unwrap_err().code(),
+                "request_invalid",
+                "{wrong}"
+            );
+        }
     }
 }

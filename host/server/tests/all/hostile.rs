@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Raw, SMALL, TestServer, impatient, shared, site};
+use crate::harness::{Raw, SMALL, TestServer, impatient, shared, site, site_with};
 
 /// Sends a piece again and again until the server closes or so many bytes are sent.
 async fn flood(raw: &mut Raw, piece: &[u8], most: usize) {
@@ -175,7 +175,7 @@ async fn a_body_that_stops_coming_is_given_up() {
     let mut raw = server
         .begin(
             "PUT /v1/projects/slow/deployments",
-            "Content-Length: 5000\r\n",
+            "Content-Length: 500000\r\n",
         )
         .await;
     raw.send(&site()[..600]).await;
@@ -193,6 +193,37 @@ async fn a_body_that_stops_coming_is_given_up() {
     let problem: Value = serde_json::from_str(&answer.body).unwrap();
     let record = server.ended(problem["deployment"].as_str().unwrap()).await;
     assert_eq!(record["error"]["code"], "upload_interrupted");
+}
+
+#[tokio::test]
+async fn short_bodies_that_do_not_come_begin_nothing_and_keep_nobody_waiting() {
+    let server = TestServer::start(|_| {});
+    let mut waiting = Vec::new();
+    // More than the store takes at a time.
+    for _ in 0..80 {
+        let mut raw = server
+            .begin(
+                "PUT /v1/projects/slow/deployments",
+                "Content-Length: 60000\r\n",
+            )
+            .await;
+        raw.send(&site()[..600]).await;
+        waiting.push(raw);
+    }
+    let deployed = server.deploy("quick", site_with(&[b' '; 200_000]));
+    let id = tokio::time::timeout(Duration::from_secs(20), deployed)
+        .await
+        .expect("the others hold what it needs");
+    assert_eq!(server.ended(&id).await["status"], "succeeded");
+    let page = server.get("/v1/deployments?project=slow").await;
+    assert_eq!(page["deployments"], serde_json::json!([]));
+    // What arrives late is as good.
+    let mut raw = waiting.pop().unwrap();
+    let mut rest = site()[600..].to_vec();
+    rest.resize(60_000 - 600, 0);
+    raw.send(&rest).await;
+    let answer = raw.answer().await;
+    assert_eq!(answer.status, 202, "{answer:?}");
 }
 
 #[tokio::test]
@@ -285,7 +316,7 @@ async fn begun(server: &TestServer, project: &str) {
 #[tokio::test]
 async fn a_client_that_goes_away_after_its_last_byte_stops_nothing() {
     let server = shared();
-    let package = site();
+    let package = site_with(&[b' '; 200_000]);
     let headers = format!("Content-Length: {}\r\n", package.len());
     let mut raw = server
         .begin("PUT /v1/projects/left/deployments", &headers)

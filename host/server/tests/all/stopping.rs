@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
-use crate::harness::{TestServer, site};
+use crate::harness::{TestServer, site, site_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_under_way_gets_through_and_nothing_new_is_accepted() {
     let mut server = TestServer::start(|options| options.drain = Duration::from_secs(30));
-    let package = site();
+    let package = site_with(&[b' '; 200_000]);
     let headers = format!("Content-Length: {}\r\n", package.len());
     let mut upload = server
         .begin("PUT /v1/projects/stopping/deployments", &headers)

@@ -346,28 +346,62 @@ async fn a_package_in_chunks_may_come_through_an_upload_and_leaves_none() {
 }
 
 #[tokio::test]
-async fn the_digest_that_the_last_request_names_is_checked() {
+async fn the_digest_that_the_last_request_names_is_checked_before_the_upload_is_complete() {
     use base64::Engine as _;
+    use sha2::Digest as _;
     let server = shared();
+    let data = noise(21, 700_000);
+    let base64 = |digest: &[u8]| base64::engine::general_purpose::STANDARD.encode(digest);
+    let last = async |place: &str, promise: String| {
+        assert_eq!(
+            patch(&server, place, 0, false, &data[..500_000])
+                .await
+                .status(),
+            204
+        );
+        let request = server
+            .request("PATCH", place)
+            .header("content-type", "application/partial-upload")
+            .header("upload-offset", 500_000)
+            .header("upload-complete", "?1")
+            .header("repr-digest", promise);
+        request.body(data[500_000..].to_vec()).send().await.unwrap()
+    };
+
     let place = create(&server, "digest", None).await;
-    let wrong = base64::engine::general_purpose::STANDARD.encode([7; 32]);
-    let answer = server
-        .request("PATCH", &place)
-        .header("content-type", "application/partial-upload")
-        .header("upload-offset", 0)
-        .header("upload-complete", "?1")
-        .header("repr-digest", format!("sha-256=:{wrong}:"))
-        .body("anything")
-        .send()
-        .await
-        .unwrap();
-    let (status, problem) = problem(answer).await;
+    let right = base64(&sha2::Sha256::digest(&data));
+    let answer = last(&place, format!("sha-256=:{right}:")).await;
+    assert_eq!(header(&answer, "upload-complete"), "?1");
+    assert!(answer.status().is_success());
+
+    let place = create(&server, "digest", None).await;
+    let answer = last(&place, format!("sha-256=:{}:", base64(&[7; 32]))).await;
+    let (status, said) = problem(answer).await;
     assert_eq!(
-        (status.as_u16(), &problem["code"]),
+        (status.as_u16(), &said["code"]),
         (422, &json!("digest_mismatch"))
+    );
+    let detail = said["detail"].as_str().unwrap();
+    let found = sha2::Sha256::digest(&data);
+    let found = found
+        .iter()
+        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    assert!(
+        detail.contains(&"07".repeat(32)) && detail.contains(&found),
+        "{detail}"
     );
     let gone = server.request("GET", &place).send().await.unwrap();
     assert_eq!(gone.status(), 404);
+
+    // What cannot be checked is no promise, and nothing is lost by it.
+    let place = create(&server, "digest", None).await;
+    let answer = last(&place, "sha-256=:AAAA:".to_owned()).await;
+    let (status, said) = problem(answer).await;
+    assert_eq!(
+        (status.as_u16(), &said["code"]),
+        (400, &json!("request_invalid"))
+    );
+    assert_eq!(offset(&server, &place).await, 500_000);
 }
 
 #[tokio::test]
