@@ -165,6 +165,15 @@ impl Server {
             .bearer_auth(&self.token)
     }
 
+    /// A figure of `/metrics`, by its name and labels; nothing when it is not there.
+    pub(crate) async fn figure(&self, name: &str) -> Option<u64> {
+        let request = self.request(reqwest::Method::GET, "/metrics");
+        let figures = request.send().await.unwrap().text().await.unwrap();
+        figures
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
     pub(crate) async fn get_json(&self, path: &str) -> Value {
         let response = self
             .request(reqwest::Method::GET, path)

@@ -122,8 +122,12 @@ async fn a_damaged_store_is_found_repaired_and_healed_by_the_next_deployment() {
     // The server says so, and the same bytes again mend it.
     let server = Server::start_on(&data);
     assert_ne!(downloads(&server, &id).await.1, archive);
+    let damaged = "cofferdam_store_damaged_chunks";
+    assert_eq!(server.figure(damaged).await, Some(1));
+    assert!(server.figure("cofferdam_store_corrupt_reads_total").await >= Some(1));
     server.succeed("shop", &json!({}), archive.clone()).await;
     assert_eq!(downloads(&server, &id).await, (200, archive.clone()));
+    assert_eq!(server.figure(damaged).await, Some(0));
     drop(server);
 
     // Without its index it does not start and says what to do; then it is as it was.

@@ -55,10 +55,12 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The index (an `SQLite` file) refused.
-    #[error("the chunk index failed while {action}: {source}")]
+    #[error("the chunk index {} failed while {action}: {source}{}", path.display(), what_to_do_with_index(source))]
     Index {
         /// What was being done, as a participle.
         action: &'static str,
+        /// The index file.
+        path: PathBuf,
         /// What `SQLite` said.
         source: Arc<sqlx::Error>,
     },
@@ -159,6 +161,25 @@ fn what_to_do(source: &io::Error) -> &'static str {
     }
 }
 
+/// The same for the index, by the low byte of `SQLite`'s codes (<https://www.sqlite.org/rescode.html>).
+fn what_to_do_with_index(source: &sqlx::Error) -> &'static str {
+    match sqlite_code(source).map(|code| code & 0xff) {
+        // PERM, READONLY, CANTOPEN.
+        Some(3 | 8 | 14) => {
+            ": see whether the file system became read-only, and whether the user that runs this may write there"
+        }
+        // IOERR.
+        Some(10) => ": see what the kernel says of the disk",
+        // CORRUPT, NOTADB.
+        Some(11 | 26) => ": `cofferdam store reindex` makes it anew from the packs",
+        _ => "",
+    }
+}
+
+fn sqlite_code(source: &sqlx::Error) -> Option<i32> {
+    source.as_database_error()?.code()?.parse().ok()
+}
+
 /// What a chunk should be, and what it is.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
@@ -195,9 +216,7 @@ impl Error {
         const FULL: i32 = 13;
         /// `SQLITE_IOERR_SHMSIZE`: the file beside the log could not grow, which is a full disk too.
         const NO_ROOM_TO_SHARE: i32 = 4874;
-        let code = source
-            .as_database_error()
-            .and_then(|error| error.code()?.parse::<i32>().ok());
+        let code = sqlite_code(&source);
         if code.is_some_and(|code| code & 0xff == FULL || code == NO_ROOM_TO_SHARE) {
             return Error::StorageFull {
                 action,
@@ -206,6 +225,7 @@ impl Error {
         }
         Error::Index {
             action,
+            path: path.to_path_buf(),
             source: Arc::new(source),
         }
     }

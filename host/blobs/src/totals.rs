@@ -137,7 +137,14 @@ pub async fn quick_check(directory: &Path) -> Result<Vec<String>, Error> {
         .fetch_all(&mut connection)
         .await
         .map_err(failed)?;
+    let damaged: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM chunk WHERE quarantined <> 0")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(failed)?;
     connection.close().await.map_err(failed)?;
+    if damaged > 0 {
+        faults.push(format!("{damaged} chunks are known to be damaged"));
+    }
     for pack in packs {
         if faults.len() >= FAULTS {
             break;

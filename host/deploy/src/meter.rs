@@ -105,6 +105,13 @@ pub struct Figures {
     pub projects: u64,
     /// What the packages take on the disk.
     pub store: cofferdam_blobs::Totals,
+    /// What is known to be wrong with them.
+    pub damage: cofferdam_blobs::Damage,
+    /// When what nothing refers to was last collected, in seconds since 1970; nothing before the first time since the
+    /// start.
+    pub collected_at: Option<u64>,
+    /// How many collections have failed since the start.
+    pub failed_collections: u64,
     /// Worker processes that wait for a step, and steps that wait for a worker; nothing when steps run on threads.
     pub workers: Option<cofferdam_sandbox::WorkerFigures>,
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cofferdam_blobs::{BlobId, CollectOptions, CollectReport, Store, StoreOptions};
@@ -19,6 +20,7 @@ use crate::error::Error;
 use crate::host::{Host, Inner};
 use crate::policy::Policy;
 use crate::record::Body;
+use crate::record::Time;
 
 /// How often what is dead is collected when nothing asks for it: removals and uploads that broke off do.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -98,10 +100,23 @@ pub struct Collected {
 pub(crate) struct Collections {
     /// Since when packages were seen that no record names.
     unnamed: Mutex<HashMap<BlobId, Instant>>,
+    /// When one last came to its end, in seconds since 1970; zero before that.
+    last: AtomicU64,
+    failures: AtomicU64,
     stop: Notify,
 }
 
 impl Collections {
+    /// When a collection last came to its end, in seconds since 1970.
+    pub(crate) fn last(&self) -> Option<u64> {
+        Some(self.last.load(Ordering::Relaxed)).filter(|last| *last > 0)
+    }
+
+    /// How many collections have failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     /// Ends what runs in the background.
     pub(crate) fn stop(&self) {
         self.stop.notify_one();
@@ -178,6 +193,23 @@ impl Inner {
     }
 
     async fn collect(&self, options: CollectOptions) -> Result<Collected, Error> {
+        let dry_run = options.dry_run;
+        let collected = self.try_collect(options).await;
+        match &collected {
+            Err(_) => {
+                self.collections.failures.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(_) if dry_run => {}
+            Ok(_) => {
+                let now = Time::now().as_millis() / 1000;
+                let now = u64::try_from(now).unwrap_or_default();
+                self.collections.last.store(now, Ordering::Relaxed);
+            }
+        }
+        collected
+    }
+
+    async fn try_collect(&self, options: CollectOptions) -> Result<Collected, Error> {
         let packages_removed = if options.dry_run {
             0
         } else {

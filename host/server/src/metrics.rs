@@ -293,9 +293,42 @@ fn store(text: &mut Text, host: &Figures) {
             "Bytes of the pack files.",
             host.store.pack_bytes,
         ),
+        (
+            "cofferdam_store_damaged_chunks",
+            "Chunks that are known to be damaged, and wait for an upload that has them.",
+            host.damage.chunks,
+        ),
+        (
+            "cofferdam_store_lost_packs",
+            "Packs that are known to be gone.",
+            host.damage.packs,
+        ),
     ] {
         text.family(name, Kind::Gauge, help);
         text.value(&[], value);
+    }
+    for (name, help, value) in [
+        (
+            "cofferdam_store_corrupt_reads_total",
+            "Reads of packages that met damage.",
+            host.damage.reads,
+        ),
+        (
+            "cofferdam_store_failed_collections_total",
+            "Collections of what nothing refers to that failed.",
+            host.failed_collections,
+        ),
+    ] {
+        text.family(name, Kind::Counter, help);
+        text.value(&[], value);
+    }
+    if let Some(at) = host.collected_at {
+        text.family(
+            "cofferdam_store_collected_timestamp_seconds",
+            Kind::Gauge,
+            "When what nothing refers to was last collected.",
+        );
+        text.value(&[], at);
     }
 }
 

@@ -211,3 +211,40 @@ async fn opening_reads_no_large_table_from_one_end_to_the_other() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_the_index_file_is_refused_for_says_which_file_and_what_to_do() {
+    use sqlx::{ConnectOptions as _, Connection as _};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index.db");
+    let options = SqliteConnectOptions::new().filename(&path);
+    let mut connection = options
+        .clone()
+        .create_if_missing(true)
+        .connect()
+        .await
+        .unwrap();
+    sqlx::query("CREATE TABLE t (a)")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    let mut connection = options.clone().read_only(true).connect().await.unwrap();
+    let refused = sqlx::query("INSERT INTO t VALUES (1)")
+        .execute(&mut connection)
+        .await;
+    let said = Error::index("trying", &path, refused.unwrap_err()).to_string();
+    connection.close().await.unwrap();
+    std::fs::write(&path, [7; 4096]).unwrap();
+    let torn = async {
+        let mut connection = options.connect().await?;
+        sqlx::query("SELECT a FROM t")
+            .execute(&mut connection)
+            .await
+    };
+    let torn = Error::index("trying", &path, torn.await.unwrap_err()).to_string();
+    for (said, what_to_do) in [(said, "became read-only"), (torn, "store reindex")] {
+        assert!(said.contains(what_to_do), "{said}");
+        assert!(said.contains(path.to_str().unwrap()), "{said}");
+    }
+}

@@ -29,6 +29,9 @@ impl Host {
             dropped_lines: inner.meter.dropped_lines() + dropping,
             projects: inner.ledger.project_count().await?,
             store: inner.blobs.totals().await?,
+            damage: inner.blobs.damage().await?,
+            collected_at: inner.collections.last(),
+            failed_collections: inner.collections.failures(),
             workers: inner.activator.sandbox.workers(),
         })
     }
