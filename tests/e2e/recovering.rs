@@ -111,6 +111,60 @@ async fn killed_at_each(points: &[&str], head: &Value, fails: bool) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_deployed_or_still_there_wherever_the_server_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    for point in [
+        "staging-made",
+        "accepted",
+        "package-stored",
+        "package-recorded",
+        "release-published",
+    ] {
+        let mut server = Server::start_faulty(&data, point);
+        let package = package::tar(&site(point));
+        let made = server
+            .request(Method::POST, "/v1/uploads?project=blog")
+            .header("Upload-Complete", "?1")
+            .header("Content-Type", "application/x-tar")
+            .body(package.clone());
+        let made = made.send().await.unwrap();
+        assert!(made.status().is_success(), "{made:?}");
+        let place = made.headers()["location"].to_str().unwrap().to_owned();
+        let upload = place.rsplit('/').next().unwrap();
+        let deploy = async |server: &Server| {
+            server
+                .request(Method::POST, "/v1/projects/blog/deployments")
+                .header("Content-Type", "application/json")
+                .body(json!({ "upload": upload }).to_string())
+                .send()
+                .await
+        };
+        let _ = deploy(&server).await;
+        server.wait();
+
+        let server = Server::start_on(&data);
+        let record = in_order(&server, "blog").await;
+        let is_deployed = record.is_some_and(|record| !record["package"]["blake3"].is_null());
+        let left = server.request(Method::HEAD, &place).send().await.unwrap();
+        assert_eq!(left.status().as_u16() == 404, is_deployed, "{point}");
+        if !is_deployed {
+            assert_eq!(left.headers()["upload-complete"], "?1", "{point}");
+            let again = deploy(&server).await.unwrap();
+            assert_eq!(again.status(), 202, "{point}");
+        }
+        let record = in_order(&server, "blog").await.unwrap();
+        assert_eq!(record["status"], "succeeded", "{point}: {record:#}");
+        let id = record["id"].as_str().unwrap();
+        let path = format!("/v1/deployments/{id}/package");
+        let kept = server.request(Method::GET, &path).send().await.unwrap();
+        assert!(kept.bytes().await.unwrap() == package, "{point}");
+        let left = server.request(Method::HEAD, &place).send().await.unwrap();
+        assert_eq!(left.status(), 404, "{point}");
+    }
+}
+
 /// The points that every deployment passes, in two halves, those of a failing one, and those with a test of their own.
 const FIRST: [&str; 8] = [
     "staging-made",

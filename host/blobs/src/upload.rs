@@ -246,15 +246,6 @@ impl Store {
         Ingest::complete(Arc::clone(self.shared()), blob)
     }
 
-    /// Undoes [`take_upload`](Store::take_upload), for a caller that could not use the blob after all.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Index`] or [`Error::StorageFull`] if the index cannot be written.
-    pub async fn return_upload(&self, upload: &Upload) -> Result<(), Error> {
-        self.shared().index.insert_upload(upload).await
-    }
-
     /// Forgets an upload, with its blob if that is complete, and says whether there was one. An append that runs
     /// fails at its next commit.
     ///
@@ -274,16 +265,21 @@ impl Store {
         Ok(true)
     }
 
-    /// Forgets every upload whose time is over, and says how many there were.
+    /// Some of the uploads whose time is over: what is to be [cancelled](Store::cancel_upload).
     ///
     /// # Errors
     ///
-    /// [`Error::Index`] or [`Error::StorageFull`] if the index cannot be written.
-    pub async fn expire_uploads(&self) -> Result<u64, Error> {
-        let mut forgotten = 0;
-        for id in self.shared().index.expired_uploads().await? {
-            forgotten += u64::from(self.cancel_upload(id).await?);
-        }
-        Ok(forgotten)
+    /// [`Error::Index`] if the index cannot be read.
+    pub async fn expired_uploads(&self) -> Result<Vec<BlobId>, Error> {
+        self.shared().index.expired_uploads().await
+    }
+
+    /// The uploads that are complete and wait for somebody to take them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the index cannot be read.
+    pub async fn complete_uploads(&self) -> Result<Vec<BlobId>, Error> {
+        self.shared().index.complete_uploads().await
     }
 }

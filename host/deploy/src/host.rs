@@ -51,7 +51,7 @@ use crate::route::{Route, Routes};
 use crate::secrets::SecretStore;
 use crate::storage::{Collections, StorageOptions};
 use crate::token::TokenStore;
-use crate::upload::Writers;
+use crate::upload::{Claims, Writers};
 
 pub use acceptance::{Begun, Repeat};
 pub use deployments::{Filter, MAX_PAGE, PackageReader};
@@ -100,6 +100,7 @@ pub(crate) struct Inner {
     pub(crate) leases: Leases,
     pub(crate) collections: Collections,
     writers: Writers,
+    claims: Claims,
     /// Who may move a project's pointer, and its routes.
     pub(crate) pointers: Pointers,
     /// Releases that were replaced a moment ago.

@@ -14,6 +14,7 @@ use crate::host::Inner;
 use crate::live::{Live, PackageState};
 use crate::name::DeploymentId;
 use crate::record::Record;
+use crate::upload::Claim;
 
 /// A deployment whose package arrives. Dropping it unfinished fails the deployment with
 /// `upload_interrupted`.
@@ -23,6 +24,8 @@ pub struct Intake {
     live: Arc<Live>,
     ingest: Option<Ingest>,
     expected: Option<ExpectedDigest>,
+    /// The upload that the package is, until it is recorded.
+    upload: Option<Claim>,
 }
 
 /// Why whoever reads an upload gives it up.
@@ -65,6 +68,7 @@ impl Intake {
             live,
             ingest: Some(ingest),
             expected,
+            upload: None,
         }
     }
 
@@ -74,8 +78,9 @@ impl Intake {
         self.live.id
     }
 
-    /// Says that the package's bytes, this many, were there before the deployment was.
-    pub(crate) fn has_arrived(&self, bytes: u64) {
+    /// Says that the package is an upload, whose bytes, this many, were there before the deployment was.
+    pub(crate) fn is_upload(&mut self, claim: Claim, bytes: u64) {
+        self.upload = Some(claim);
         self.live.received.store(bytes, Ordering::Relaxed);
     }
 
@@ -174,7 +179,10 @@ impl Intake {
         };
         if let Err(error) = checked {
             self.abandon(&error);
-            self.host.blobs.remove(info.id).await?;
+            match &self.upload {
+                Some(upload) => drop(self.host.blobs.cancel_upload(upload.id).await?),
+                None => drop(self.host.blobs.remove(info.id).await?),
+            }
             return Err(self.over().await);
         }
         let recorded = self
@@ -189,8 +197,10 @@ impl Intake {
         match recorded {
             Ok(_) => {}
             Err(Error::Ledger(cofferdam_ledger::Error::Finished { .. })) => {
-                // It ended between the last byte and now, so nothing refers to the blob.
-                self.host.blobs.remove(info.id).await?;
+                // It ended between the last byte and now, so nothing refers to the blob; an upload may be deployed again.
+                if self.upload.is_none() {
+                    self.host.blobs.remove(info.id).await?;
+                }
                 return Err(self.over().await);
             }
             Err(error) => {
@@ -199,6 +209,12 @@ impl Intake {
             }
         }
         point("package-recorded");
+        if let Some(upload) = self.upload.take()
+            && let Err(error) = self.host.blobs.take_upload(upload.id).await
+        {
+            tracing::error!(upload = %upload.id, %error, "an upload that was deployed stays until the next start");
+            upload.keep();
+        }
         self.live.log.sync().await?;
         self.host.queue.settle(&self.live.project, self.live.id);
         let record = self.host.record(self.live.id).await;

@@ -60,6 +60,7 @@ pub(crate) async fn recover(host: Arc<Inner>) {
 
 async fn recover_once(host: &Arc<Inner>) -> Result<(), Error> {
     free_leases(host).await?;
+    host.take_deployed_uploads().await?;
     let data = host.data.clone();
     blocking(move || cache::recover(&data)).await??;
     let mut runs = Vec::new();

@@ -270,7 +270,7 @@ async fn stored(blobs: &Store) -> Result<Vec<BlobId>, Error> {
 }
 
 /// The packages that deployments name.
-async fn named(ledger: &Ledger) -> Result<HashSet<BlobId>, Error> {
+pub(crate) async fn named(ledger: &Ledger) -> Result<HashSet<BlobId>, Error> {
     let mut named = HashSet::new();
     let mut before: Option<Uuid> = None;
     loop {

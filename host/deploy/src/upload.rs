@@ -1,12 +1,13 @@
 //! Uploads that come in pieces, and what a project need not send again.
 //!
-//! An upload belongs to a project and becomes one of its deployments when it is complete. Its bytes lie in the blob
+//! An upload belongs to a project and becomes one of its deployments when it is complete. It is an upload until that
+//! deployment has recorded its package, so that whatever happens before leaves it to be deployed again. Its bytes lie in the blob
 //! store, which says how many of them are durable; here is who may write next. Of two writers the newer one takes
 //! over: the older is told, makes durable what it has, and ends, and only then does the newer one begin. So is
 //! whoever asks for the offset, because an offset that still grows is one that the next request misses.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -111,6 +112,52 @@ impl Drop for Turn {
             .is_some_and(|turn| turn.receiver_count() <= 1)
         {
             turns.remove(&self.id);
+        }
+    }
+}
+
+/// Which uploads somebody is about to take for good.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Claims {
+    ids: Arc<Mutex<HashSet<UploadId>>>,
+}
+
+/// The right to deploy or to forget an upload: while there is one, nobody else does either.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    claims: Claims,
+    /// The upload.
+    pub(crate) id: UploadId,
+    is_for_ever: bool,
+}
+
+impl Claims {
+    /// The claim, unless somebody else has it.
+    pub(crate) fn claim(&self, id: UploadId) -> Option<Claim> {
+        let is_free = self.ids().insert(id);
+        is_free.then(|| Claim {
+            claims: self.clone(),
+            id,
+            is_for_ever: false,
+        })
+    }
+
+    fn ids(&self) -> MutexGuard<'_, HashSet<UploadId>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// Keeps it as long as this process lives.
+    pub(crate) fn keep(mut self) {
+        self.is_for_ever = true;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.is_for_ever {
+            self.claims.ids().remove(&self.id);
         }
     }
 }

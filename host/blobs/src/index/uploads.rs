@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 
 use super::mend::insert_part;
 use super::{Index, lease_pack, now, rows};
@@ -30,7 +31,6 @@ static TAKE_SQL: LazyLock<String> = LazyLock::new(|| {
 
 impl Index {
     pub(crate) async fn insert_upload(&self, upload: &Upload) -> Result<(), Error> {
-        // A complete one that is put back has no tail, and its bytes are the blob's.
         let action = "recording an upload";
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
@@ -140,14 +140,19 @@ impl Index {
     }
 
     pub(crate) async fn expired_uploads(&self) -> Result<Vec<BlobId>, Error> {
-        let failed = self.failed("looking for expired uploads");
-        let mut reader = self.reader().await;
-        let found = sqlx::query("SELECT id FROM upload WHERE expires_at <= ? LIMIT ?")
-            .bind(now())
-            .bind(PAGE)
-            .fetch_all(&mut *reader)
+        let query = sqlx::query("SELECT id FROM upload WHERE expires_at <= ? LIMIT ?");
+        self.ids(query.bind(now()).bind(PAGE)).await
+    }
+
+    pub(crate) async fn complete_uploads(&self) -> Result<Vec<BlobId>, Error> {
+        self.ids(sqlx::query("SELECT id FROM upload WHERE complete <> 0"))
             .await
-            .map_err(&failed)?;
+    }
+
+    async fn ids(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<BlobId>, Error> {
+        let failed = self.failed("looking for uploads");
+        let mut reader = self.reader().await;
+        let found = query.fetch_all(&mut *reader).await.map_err(&failed)?;
         found
             .iter()
             .map(|row| rows::blob_id(row, 0))
@@ -179,16 +184,8 @@ impl Index {
 
     /// The names of all uploads, whatever their time.
     pub(crate) async fn upload_ids(&self) -> Result<Vec<BlobId>, Error> {
-        let failed = self.failed("listing uploads");
-        let mut reader = self.reader().await;
-        sqlx::query("SELECT id FROM upload ORDER BY id")
-            .fetch_all(&mut *reader)
+        self.ids(sqlx::query("SELECT id FROM upload ORDER BY id"))
             .await
-            .map_err(&failed)?
-            .iter()
-            .map(|row| rows::blob_id(row, 0))
-            .collect::<Result<_, _>>()
-            .map_err(&failed)
     }
 
     /// Makes an upload known that another index had, as far as that said it was. The parts of its manifest follow,

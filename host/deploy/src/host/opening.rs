@@ -28,7 +28,7 @@ use crate::secrets::SecretStore;
 use crate::signature::TrustedKeys;
 use crate::storage::Collections;
 use crate::token::TokenStore;
-use crate::upload::Writers;
+use crate::upload::{Claims, Writers};
 
 /// How often it is tried to admit the plugins of a newer host, and how long after one attempt the next: a full disk may be
 /// made room on meanwhile, and deployments wait.
@@ -115,6 +115,7 @@ impl Host {
             },
             routes: Routes::default(),
             writers: Writers::default(),
+            claims: Claims::default(),
             pointers: Pointers::default(),
             needed: Needed::default(),
             leaving: Mutex::default(),

@@ -13,7 +13,8 @@ use crate::head::Head;
 use crate::idempotency::IdempotencyKey;
 use crate::intake::Intake;
 use crate::name::ProjectName;
-use crate::upload::{Append, UploadId, UploadView};
+use crate::storage;
+use crate::upload::{Append, Claim, UploadId, UploadView};
 
 /// How many uploads a project may have that are not complete or wait to be deployed. Each holds packs that nothing
 /// else may use; a client needs one.
@@ -191,8 +192,9 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::Conflict`] while it is being deployed.
     pub async fn cancel_upload(&self, id: UploadId) -> Result<(), Error> {
+        let _claim = self.claim(id)?;
         let turn = self.inner.writers.take_over(id);
         self.inner.blobs.upload_settled(id).await;
         let was_there = self.inner.blobs.cancel_upload(id).await?;
@@ -252,13 +254,13 @@ impl Host {
         ))
     }
 
-    /// Accepts a deployment whose package is a complete upload, which is then no upload any more. The intake wants
-    /// no bytes, and to be finished. `once` is whose request it is and its key, for one that may be sent again.
+    /// Accepts a deployment whose package is a complete upload, which is no upload any more once the package is recorded.
+    /// The intake wants no bytes, and to be finished. `once` is whose request it is and its key, for one that may be sent again.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::Conflict`] when it is not complete. When the head, a plugin or a request is
-    /// refused, the upload stays.
+    /// [`Error::NotFound`]; [`Error::Conflict`] when it is not complete or somebody else deploys it. When the head, a plugin
+    /// or a request is refused, the upload stays.
     pub async fn begin_upload(
         &self,
         project: &ProjectName,
@@ -269,23 +271,50 @@ impl Host {
         if !upload.complete {
             return Err(incomplete(upload));
         }
-        let taken = self.inner.blobs.take_upload(upload.id).await?;
-        let Some((taken, blob)) = taken else {
-            return Err(unknown(upload.id));
+        let (inner, id) = (Arc::clone(&self.inner), upload.id);
+        let claim = self.claim(id)?;
+        // Only now is it certain that nobody has taken it.
+        let blob = match inner.blobs.upload(id).await? {
+            Some(_) => inner.blobs.blob(id).await?.ok_or_else(|| unknown(id))?,
+            None => return Err(unknown(id)),
         };
         let bytes = blob.bytes;
-        let package = (upload.media_type.clone(), self.inner.blobs.adopt(blob));
-        let inner = Arc::clone(&self.inner);
-        match inner.begin_stored(project, head, package, once).await {
-            Ok(intake) => {
-                intake.has_arrived(bytes);
-                Ok(intake)
-            }
-            Err(error) => {
-                self.inner.blobs.return_upload(&taken).await?;
-                Err(error)
+        let package = (upload.media_type.clone(), inner.blobs.adopt(blob));
+        let mut intake = inner.begin_stored(project, head, package, once).await?;
+        intake.is_upload(claim, bytes);
+        Ok(intake)
+    }
+
+    fn claim(&self, id: UploadId) -> Result<Claim, Error> {
+        self.inner.claims.claim(id).ok_or_else(|| Error::Conflict {
+            message: format!("upload {id} is being deployed or removed"),
+        })
+    }
+}
+
+impl Inner {
+    /// Takes the uploads whose deployments have recorded their packages: the last run stopped right in between.
+    pub(crate) async fn take_deployed_uploads(&self) -> Result<(), Error> {
+        let complete = self.blobs.complete_uploads().await?;
+        if complete.is_empty() {
+            return Ok(());
+        }
+        let named = storage::named(&self.ledger).await?;
+        for id in complete.into_iter().filter(|id| named.contains(id)) {
+            self.blobs.take_upload(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets uploads whose time is over, and says how many.
+    async fn expire(&self) -> Result<u64, Error> {
+        let mut forgotten = 0;
+        for id in self.blobs.expired_uploads().await? {
+            if let Some(_claim) = self.claims.claim(id) {
+                forgotten += u64::from(self.blobs.cancel_upload(id).await?);
             }
         }
+        Ok(forgotten)
     }
 }
 
@@ -308,7 +337,7 @@ fn incomplete(upload: &UploadView) -> Error {
 pub(super) async fn expire_uploads(host: Weak<Inner>) {
     loop {
         let Some(inner) = host.upgrade() else { return };
-        match inner.blobs.expire_uploads().await {
+        match inner.expire().await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "uploads that nobody went on with have expired"),
             Err(error) => tracing::error!(%error, "expired uploads could not be forgotten"),
