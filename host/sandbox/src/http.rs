@@ -36,6 +36,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::p2::types::HostResponseOutparam;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView as _};
 
+use self::body::Arriving;
 pub use self::body::ServiceBody;
 use self::console::ServiceConsole;
 pub use self::usage::ServiceUsage;
@@ -118,6 +119,9 @@ pub enum ServiceError {
         /// The limit in milliseconds.
         limit_ms: u64,
     },
+    /// The guest waited for the rest of the request, which the client did not send.
+    #[error("the client sent nothing more of its request while the service waited for it")]
+    Unsent,
     /// The host has no room for another instance.
     #[error("no room for another request: {message}")]
     Busy {
@@ -168,6 +172,8 @@ impl std::fmt::Debug for HttpService {
 struct Exchange {
     control: Arc<Control>,
     clock: Arc<Clock>,
+    /// Pauses while the guest waits for bytes of the request that its client has not sent.
+    arrival: Clock,
     /// Why the guest failed, set before its store is dropped: whoever sees its body end looks here first.
     failure: Mutex<Option<ServiceError>>,
 }
@@ -287,10 +293,12 @@ impl HttpService {
         let exchange = Arc::new(Exchange {
             control: Arc::default(),
             clock: Arc::new(Clock::start()),
+            arrival: Clock::start(),
             failure: Mutex::new(None),
         });
         let mut guard = StopOnDrop(Some(Arc::clone(&exchange)));
         let request = request.map(|body| {
+            let body = Arriving::new(body, Arc::clone(&exchange));
             body.map_err(|error| {
                 let error: Box<dyn StdError + Send + Sync> = error.into();
                 tracing::debug!(%error, "a request's body broke off");
@@ -389,6 +397,7 @@ impl Service {
 enum Cut {
     Stopped(Stop),
     Stalled,
+    Unsent,
 }
 
 /// The task of one request.
@@ -411,6 +420,7 @@ async fn serve(
             }
             () = exchange.clock.exceeds(Duration::from_millis(limits.wall_ms)) => Cut::Stopped(Stop::TimedOut),
             () = stalled(&exchange.clock, Duration::from_millis(limits.stall_ms)) => Cut::Stalled,
+            () = stalled(&exchange.arrival, Duration::from_millis(limits.stall_ms)) => Cut::Unsent,
         }
     };
     let mut bounds = std::pin::pin!(bounds);
@@ -459,6 +469,11 @@ async fn serve(
             let refused = store.data().memory.refused();
             exchange.fail(service.failure(&error, &exchange, refused));
         }
+        // Its time went by while it waited for the client.
+        Err(Cut::Stopped(Stop::TimedOut)) if !exchange.arrival.pausing().is_zero() => {
+            exchange.fail(ServiceError::Unsent);
+        }
+        Err(Cut::Unsent) => exchange.fail(ServiceError::Unsent),
         Err(Cut::Stopped(stop)) => exchange.fail(service.stopped(stop)),
         Err(Cut::Stalled) => exchange.fail(ServiceError::Stalled {
             limit_ms: limits.stall_ms,
@@ -611,7 +626,7 @@ fn store(
 /// Services have no standard input.
 type NoInput = tokio::io::Empty;
 
-/// Resolves when the client has taken nothing for `limit`.
+/// Resolves when the client has taken or sent nothing for `limit`.
 async fn stalled(clock: &Clock, limit: Duration) {
     while clock.pausing() <= limit {
         tokio::time::sleep(STALL_LOOK.min(limit)).await;

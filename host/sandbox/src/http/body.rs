@@ -1,4 +1,4 @@
-//! A response's body on its way out.
+//! A request's body on its way in, and a response's on its way out.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +10,53 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::{Exchange, ServiceError};
 use crate::control::Stop;
+
+/// The body of a request, which says when its guest waits for its client.
+pub(super) struct Arriving<B> {
+    inner: Pin<Box<B>>,
+    exchange: Arc<Exchange>,
+}
+
+impl<B> Arriving<B> {
+    pub(super) fn new(inner: B, exchange: Arc<Exchange>) -> Self {
+        Self {
+            inner: Box::pin(inner),
+            exchange,
+        }
+    }
+}
+
+impl<B: Body> Body for Arriving<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let polled = self.inner.as_mut().poll_frame(context);
+        match polled {
+            Poll::Pending => self.exchange.arrival.pause(),
+            Poll::Ready(_) => self.exchange.arrival.resume(),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> Drop for Arriving<B> {
+    fn drop(&mut self) {
+        // The guest wants no more of it.
+        self.exchange.arrival.resume();
+    }
+}
 
 /// The body of a service's response. It ends in an error when its guest fails before the end, and stops its guest
 /// when it is dropped before.

@@ -219,6 +219,43 @@ async fn a_client_that_takes_nothing_for_long_loses_the_response() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_nothing_more_is_not_the_guests_fault() {
+    type Change = fn(&mut ServiceLimits);
+    // Its time is over, or the client's is.
+    let changes: [Change; 2] = [
+        |limits| limits.wall_ms = 300,
+        |limits| limits.stall_ms = 100,
+    ];
+    for change in changes {
+        let service = service(change);
+        let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
+        let frames = futures_of(move |context| receiver.poll_recv(context));
+        let request = Request::post("/echo")
+            .header("host", "blog.localhost")
+            .body(StreamBody::new(frames))
+            .unwrap();
+        sender
+            .send(Bytes::from_static(b"some of it"))
+            .await
+            .unwrap();
+        let error = match service.call(request).await {
+            Err(error) => error,
+            Ok(response) => {
+                let mut body = response.into_body();
+                loop {
+                    match body.frame().await.expect("it is not whole") {
+                        Ok(_) => {}
+                        Err(error) => break error,
+                    }
+                }
+            }
+        };
+        assert!(matches!(error, ServiceError::Unsent), "{error}");
+        drop(sender);
+    }
+}
+
+#[tokio::test]
 async fn dropping_the_body_or_the_call_stops_the_guest() {
     // The guest holds the request's body; when it is gone, so is the guest.
     let service = service(|_| {});

@@ -96,8 +96,8 @@ where
     let route = route.clone();
     let body = body.map_err(move |error| {
         match error {
-            ServiceError::Stalled { .. } => {
-                tracing::debug!(project = %route.project, service = route.service, %error, "an answer was not taken");
+            ServiceError::Stalled { .. } | ServiceError::Unsent => {
+                tracing::debug!(project = %route.project, service = route.service, %error, "a client did not go on");
             }
             _ => {
                 if is_its_own(&error) {
@@ -241,6 +241,7 @@ fn is_its_own(error: &ServiceError) -> bool {
         error,
         ServiceError::Request { .. }
             | ServiceError::Stalled { .. }
+            | ServiceError::Unsent
             | ServiceError::Busy { .. }
             | ServiceError::Host { .. }
     )
@@ -267,6 +268,11 @@ fn failed(route: &Route, path: &str, error: &ServiceError) -> Response<Body> {
     }
     match error {
         ServiceError::Request { .. } => no_address(),
+        ServiceError::Unsent => notice(
+            StatusCode::REQUEST_TIMEOUT,
+            "Your request did not arrive",
+            "The rest of what you sent did not come in time. Try again.",
+        ),
         ServiceError::TimedOut { .. } | ServiceError::CpuExceeded { .. } => notice(
             StatusCode::GATEWAY_TIMEOUT,
             "That took too long",

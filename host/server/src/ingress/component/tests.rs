@@ -185,6 +185,7 @@ async fn each_fault_has_its_status_and_tells_nothing_from_inside() {
             500,
         ),
         (ServiceError::Request { message }, 400),
+        (ServiceError::Unsent, 408),
     ] {
         let response = failed(&tree.route(), "/SECRET", &error);
         assert_eq!(response.status().as_u16(), status, "{error}");
