@@ -164,7 +164,10 @@ impl Host {
             }
             recovery::recover(recovering).await;
         });
-        tokio::spawn(uploads::expire_uploads(Arc::downgrade(&inner)));
+        tokio::spawn(uploads::expire_uploads(
+            Arc::downgrade(&inner),
+            storage.upload_ttl,
+        ));
         tokio::spawn(reconcile::run(Arc::downgrade(&inner)));
         tokio::spawn(crate::webhook::run(Arc::downgrade(&inner)));
         Ok(Self { inner })

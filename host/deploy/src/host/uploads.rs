@@ -20,8 +20,10 @@ use crate::upload::{Append, Claim, UploadId, UploadView};
 /// else may use; a client needs one.
 pub const MAX_UPLOADS: u64 = 32;
 
-/// How often expired uploads are looked for: they are kept for hours.
+/// How often expired uploads are looked for, which are kept for hours; those that are not, as often as they are kept.
 const EXPIRY_CHECK: Duration = Duration::from_secs(60);
+
+const SHORTEST_CHECK: Duration = Duration::from_millis(100);
 
 impl Host {
     /// What this host cuts packages with. A client that cuts as it says sends least.
@@ -334,7 +336,8 @@ fn incomplete(upload: &UploadView) -> Error {
 }
 
 /// Forgets uploads whose time is over, for as long as there is a host.
-pub(super) async fn expire_uploads(host: Weak<Inner>) {
+pub(super) async fn expire_uploads(host: Weak<Inner>, kept: Duration) {
+    let pause = kept.clamp(SHORTEST_CHECK, EXPIRY_CHECK);
     loop {
         let Some(inner) = host.upgrade() else { return };
         match inner.expire().await {
@@ -343,6 +346,6 @@ pub(super) async fn expire_uploads(host: Weak<Inner>) {
             Err(error) => tracing::error!(%error, "expired uploads could not be forgotten"),
         }
         drop(inner);
-        tokio::time::sleep(EXPIRY_CHECK).await;
+        tokio::time::sleep(pause).await;
     }
 }

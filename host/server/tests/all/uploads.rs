@@ -4,11 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use cofferdam_deploy::Policy;
-use cofferdam_server::BodyLimits;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{TestServer, shared, site, site_with};
+use crate::harness::{Raw, TestServer, shared, site, site_with};
 
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
@@ -222,62 +221,75 @@ async fn what_does_not_fit_the_length_or_the_draft_is_refused_and_costs_nothing(
     assert_eq!(problem(nowhere).await.0, 400);
 }
 
-#[tokio::test]
-async fn a_newer_writer_takes_over_and_nothing_that_arrived_is_lost() {
-    let server = shared();
-    let package = site_with(&noise(2, 400_000));
-    let place = create(&server, "two", None).await;
-    let length = package.len();
-    let headers = format!(
-        "Content-Type: application/partial-upload\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\nContent-Length: {length}\r\n"
-    );
-    let mut older = server.begin(&format!("PATCH {place}"), &headers).await;
-    older.send(&package[..300_000]).await;
-    server.eventually(&place, |_| true).await;
-    // Whoever asks for the offset ends the older request first, so what it says holds.
-    let mut now = 0;
-    while now < 300_000 {
-        now = offset(&server, &place).await;
-        if now < 300_000 {
-            // The server had not read all of it: what is left is sent again below.
-            break;
+/// Waits until a server of one's own has read so many bytes of bodies.
+async fn arrived(server: &TestServer, bytes: usize) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = server.request("GET", "/metrics").send().await.unwrap();
+        let figures = answer.text().await.unwrap();
+        let figure = figures
+            .lines()
+            .find_map(|line| line.strip_prefix("cofferdam_received_bytes_total "))
+            .unwrap();
+        if figure.parse::<usize>().unwrap() >= bytes {
+            return;
         }
+        assert!(std::time::Instant::now() < deadline, "{figure} of {bytes}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let answer = older.answer().await;
-    assert_eq!((answer.status, answer.code()), (409, "conflict".to_owned()));
-    assert_eq!(
-        patch(&server, &place, now, true, &package[now..])
-            .await
-            .status(),
-        204
-    );
-    let answer = deploy(&server, "two", &place, json!({})).await;
-    let record: Value = answer.json().await.unwrap();
-    let digest = blake3::hash(&package).to_hex().to_string();
-    assert_eq!(record["package"]["blake3"], digest);
 }
 
-#[tokio::test]
-async fn a_connection_that_breaks_leaves_everything_that_arrived() {
-    let server = shared();
-    let package = site_with(&noise(3, 300_000));
-    let place = create(&server, "broken", Some(package.len())).await;
+/// Begins to send a package to an upload, as far as its first `sent` bytes.
+async fn half_sent(server: &TestServer, place: &str, package: &[u8], sent: usize) -> Raw {
     let headers = format!(
         "Content-Type: application/partial-upload\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\nContent-Length: {}\r\n",
         package.len()
     );
     let mut raw = server.begin(&format!("PATCH {place}"), &headers).await;
-    raw.send(&package[..200_000]).await;
+    raw.send(&package[..sent]).await;
+    raw
+}
+
+#[tokio::test]
+async fn a_newer_writer_takes_over_and_nothing_that_arrived_is_lost() {
+    let server = TestServer::start(|_| {});
+    let mut before = 0;
+    for asks_first in [true, false] {
+        let package = site_with(&noise(u64::from(asks_first), 400_000));
+        let place = create(&server, "two", None).await;
+        let mut older = half_sent(&server, &place, &package, 300_000).await;
+        before += 300_000;
+        arrived(&server, before).await;
+        if asks_first {
+            // Whoever asks for the offset ends the older request first, so what it says holds.
+            assert_eq!(offset(&server, &place).await, 300_000);
+        }
+        let newer = patch(&server, &place, 300_000, true, &package[300_000..]).await;
+        assert_eq!(newer.status(), 204, "{asks_first}");
+        before += package.len() - 300_000;
+        let answer = older.answer().await;
+        assert_eq!((answer.status, answer.code()), (409, "conflict".to_owned()));
+        let answer = deploy(&server, "two", &place, json!({})).await;
+        let record: Value = answer.json().await.unwrap();
+        let digest = blake3::hash(&package).to_hex().to_string();
+        assert_eq!(record["package"]["blake3"], digest);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_leaves_everything_that_arrived() {
+    let server = TestServer::start(|_| {});
+    let package = site_with(&noise(3, 300_000));
+    let place = create(&server, "broken", Some(package.len())).await;
+    let raw = half_sent(&server, &place, &package, 200_000).await;
+    arrived(&server, 200_000).await;
     raw.0.set_zero_linger().unwrap_or_default();
     drop(raw);
-    let mut told = 0;
     for _ in 0..3 {
-        let now = offset(&server, &place).await;
-        assert!(now >= told && now <= 200_000);
-        told = now;
+        assert_eq!(offset(&server, &place).await, 200_000);
     }
     assert_eq!(
-        patch(&server, &place, told, true, &package[told..])
+        patch(&server, &place, 200_000, true, &package[200_000..])
             .await
             .status(),
         204
@@ -405,23 +417,40 @@ async fn the_digest_that_the_last_request_names_is_checked_before_the_upload_is_
 }
 
 #[tokio::test]
-async fn an_upload_that_nobody_goes_on_with_expires() {
+async fn an_upload_that_nobody_goes_on_with_expires_and_gives_its_room_back() {
+    let text = "[defaults]\nstorage_bytes = 1000000\n";
+    let policy = Policy::parse("policy", text, Path::new("/")).unwrap();
     let server = TestServer::start(|options| {
         options.storage.upload_ttl = Duration::from_millis(300);
-        options.body = BodyLimits::default();
+        options.policy = policy;
     });
     let place = create(&server, "expiring", None).await;
+    assert_eq!(
+        patch(&server, &place, 0, false, &noise(1, 700_000))
+            .await
+            .status(),
+        204
+    );
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        let answer = server.request("GET", &place).send().await.unwrap();
-        if answer.status() == 404 {
-            break;
-        }
+    while server.request("GET", &place).send().await.unwrap().status() != 404 {
         assert!(std::time::Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let late = patch(&server, &place, 0, true, b"late").await;
     assert_eq!(problem(late).await.0, 404);
+    // Not only does nobody see it any more: there is room for another as large.
+    loop {
+        let place = create(&server, "expiring", None).await;
+        if patch(&server, &place, 0, false, &noise(2, 700_000))
+            .await
+            .status()
+            == 204
+        {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test]
