@@ -393,14 +393,15 @@ async fn what_is_not_in_the_form_is_refused_before_anything_begins() {
     assert_eq!(odd.await.unwrap().status(), 400);
 }
 
-/// How long one question takes, over a connection that stays.
-async fn probe(client: &reqwest::Client, server: &TestServer, id: &Id) -> (Duration, String) {
-    let url = format!("http://{}/v1/projects/probing/missing", server.api);
-    let request = client.post(url).bearer_auth(&server.token);
+/// How long one request takes over a connection that stays, and its answer without the request's name.
+async fn probe(request: reqwest::RequestBuilder) -> (Duration, String) {
     let begun = Instant::now();
-    let answer = request.body(id.to_vec()).send().await.unwrap();
-    let answer = answer.text().await.unwrap();
-    (begun.elapsed(), answer)
+    let answer = request.send().await.unwrap();
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    let taken = begun.elapsed();
+    let mut answer: Value = serde_json::from_str(&text).unwrap();
+    answer.as_object_mut().unwrap().remove("request");
+    (taken, format!("{status} {answer}"))
 }
 
 /// The largest distance between two distributions (Kolmogorov-Smirnov).
@@ -417,7 +418,21 @@ fn distance(mut one: Vec<Duration>, mut other: Vec<Duration>) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// Ten thousand of each kind, as the issue has it. They take turns, so that whatever else the machine does falls on
+/// A list of one chunk: a claim on it, or on one of a package that it leans on.
+fn claim(of: &Id, base: Option<&Id>) -> Vec<u8> {
+    let bytes = 70_000_u32;
+    let hex = |id: &Id| blake3::Hash::from_bytes(*id).to_hex().to_string();
+    let head = json!({ "chunker": params(), "chunks": 1, "bytes": bytes, "base": base.map(hex) });
+    let head = head.to_string();
+    let mut body = b"CFDMCHKS\x01\0\0\0".to_vec();
+    body.extend(u32::try_from(head.len()).unwrap().to_le_bytes());
+    body.extend(head.as_bytes());
+    body.extend((bytes | 1 << 31).to_le_bytes());
+    body.extend(of);
+    body
+}
+
+/// Ten thousand of each kind. They take turns, so that whatever else the machine does falls on
 /// both alike. For two samples of this size of the same distribution the distance exceeds 0.028 once in a thousand
 /// times. What the store does of it has a finer test of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -431,26 +446,47 @@ async fn ten_thousand_probes_do_not_tell_what_others_hold_from_what_nobody_has()
     let secret = site_with(&noise(6, 4_000_000));
     server.deploy("probed", secret.clone()).await;
     let held = ids(&cut(&secret));
+    let package = *blake3::hash(&secret).as_bytes();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let (mut of_others, mut of_nobody) = (Vec::new(), Vec::new());
-    let mut answers = std::collections::HashSet::new();
-    for n in 0..PROBES {
-        let others = held[n % held.len()];
-        let nobodys = *blake3::hash(&n.to_le_bytes()).as_bytes();
-        // Which of the two is first changes, too.
-        for turn in 0..2 {
-            if (turn + n) % 2 == 0 {
-                let (taken, answer) = probe(&client, &server, &others).await;
-                of_others.push(taken);
+    let post = |path: &str| {
+        let url = format!("http://{}/v1/projects/probing/{path}", server.api);
+        client.post(url).bearer_auth(&server.token)
+    };
+    let list = |body: Vec<u8>| {
+        let request = post("deployments").header("content-type", MEDIA_TYPE);
+        request.body(body)
+    };
+    for kind in ["question", "claim", "base"] {
+        let (mut of_others, mut of_nobody) = (Vec::new(), Vec::new());
+        let mut answers = std::collections::HashSet::new();
+        for n in 0..PROBES {
+            let nobodys = *blake3::hash(&n.to_le_bytes()).as_bytes();
+            // Which of the two is first changes, too.
+            for turn in 0..2 {
+                let is_of_others = (turn + n) % 2 == 0;
+                let (chunk, base) = match is_of_others {
+                    true => (held[n % held.len()], package),
+                    false => (nobodys, nobodys),
+                };
+                let (taken, answer) = probe(match kind {
+                    "question" => post("missing").body(chunk.to_vec()),
+                    "claim" => list(claim(&chunk, None)),
+                    _ => list(claim(&chunk, Some(&base))),
+                })
+                .await;
                 answers.insert(answer);
-            } else {
-                let (taken, answer) = probe(&client, &server, &nobodys).await;
-                of_nobody.push(taken);
-                answers.insert(answer);
+                match is_of_others {
+                    true => of_others.push(taken),
+                    false => of_nobody.push(taken),
+                }
             }
         }
+        assert_eq!(answers.len(), 1, "{kind}: {answers:?}");
+        let distance = distance(of_others, of_nobody);
+        assert!(
+            distance < SAME,
+            "{kind}: the distributions are {distance} apart"
+        );
     }
-    assert_eq!(answers.len(), 1, "{answers:?}");
-    let distance = distance(of_others, of_nobody);
-    assert!(distance < SAME, "the distributions are {distance} apart");
+    assert_eq!(deployments(&server, "probing").await, 1);
 }
