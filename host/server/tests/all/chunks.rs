@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{TestServer, shared, site_with};
 
-const MEDIA_TYPE: &str = "application/vnd.cofferdam.chunks";
+pub(crate) const MEDIA_TYPE: &str = "application/vnd.cofferdam.chunks";
 
-type Id = [u8; 32];
+pub(crate) type Id = [u8; 32];
 
 /// Bytes that do not compress, the same for the same seed.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// A package as the server cuts it.
-fn cut(package: &[u8]) -> Vec<(Id, Vec<u8>)> {
+pub(crate) fn cut(package: &[u8]) -> Vec<(Id, Vec<u8>)> {
     let mut chunker = Chunker::new(&ChunkerParams::default()).unwrap();
     chunker.push(package);
     std::iter::from_fn(|| chunker.next(true))
@@ -55,7 +55,7 @@ async fn ask(server: &TestServer, project: &str, ids: &[Id]) -> Value {
 }
 
 /// A body in chunks: those that `sent` names are in it, in frames of one chunk each.
-fn body(chunker: &Value, chunks: &[(Id, Vec<u8>)], sent: &[bool]) -> Vec<u8> {
+pub(crate) fn body(chunker: &Value, chunks: &[(Id, Vec<u8>)], sent: &[bool]) -> Vec<u8> {
     let bytes: usize = chunks.iter().map(|(_, data)| data.len()).sum();
     let head = json!({ "chunker": chunker, "chunks": chunks.len(), "bytes": bytes }).to_string();
     let mut body = b"CFDMCHKS\x01\0\0\0".to_vec();
@@ -86,7 +86,7 @@ fn body(chunker: &Value, chunks: &[(Id, Vec<u8>)], sent: &[bool]) -> Vec<u8> {
     body
 }
 
-fn params() -> Value {
+pub(crate) fn params() -> Value {
     serde_json::to_value(ChunkerParams::default()).unwrap()
 }
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::harness::{TestServer, shared, site};
+use crate::{chunks, uploads};
 
 /// A multipart body of these parts, with its content type.
 fn form(parts: &[(&str, &str, &[u8])]) -> (&'static str, Vec<u8>) {
@@ -239,4 +240,76 @@ async fn a_client_that_asks_first_is_told_to_go_on() {
     );
     raw.send(&package).await;
     assert_eq!(raw.answer().await.status, 202);
+}
+
+/// Deploys [`site`] in one of the forms, with this head.
+async fn deployed(server: &TestServer, form_name: &str, head: &Value) -> (u16, Value) {
+    let post = || server.request("POST", "/v1/projects/promised/deployments");
+    let with_head = || post().header("cofferdam-head", head.to_string());
+    let request = match form_name {
+        "raw" => with_head().body(site()),
+        "multipart" => {
+            let text = head.to_string();
+            let parts: [(&str, &str, &[u8]); 2] = [
+                ("head", "application/json", text.as_bytes()),
+                ("package", OCTETS, &site()),
+            ];
+            let (content_type, body) = form(&parts);
+            post().header("content-type", content_type).body(body)
+        }
+        "base64" => {
+            let body = json!({ "head": head, "package_base64": STANDARD.encode(site()) });
+            let request = post().header("content-type", "application/json");
+            request.body(body.to_string())
+        }
+        "chunks" => {
+            let chunks = chunks::cut(&site());
+            let sent = vec![true; chunks.len()];
+            let body = chunks::body(&chunks::params(), &chunks, &sent);
+            let request = with_head().header("content-type", chunks::MEDIA_TYPE);
+            request.body(body)
+        }
+        _ => {
+            let place = uploads::create(server, "promised", None).await;
+            let last = uploads::patch(server, &place, 0, true, &site()).await;
+            assert_eq!(last.status(), 204);
+            let upload = place.rsplit('/').next().unwrap();
+            let body = json!({ "head": head, "upload": upload });
+            let request = post().header("content-type", "application/json");
+            request.body(body.to_string())
+        }
+    };
+    let answer = request.send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn in_every_form_a_promised_digest_is_kept_or_the_deployment_fails() {
+    use sha2::Digest as _;
+    let server = shared();
+    let blake3 = blake3::hash(&site()).to_hex().to_string();
+    let sha256 = sha2::Sha256::digest(site());
+    let sha256 = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    let wrong = "ab".repeat(32);
+    for form in ["raw", "multipart", "base64", "chunks", "upload"] {
+        for (algorithm, actual) in [("blake3", &blake3), ("sha256", &sha256)] {
+            let head = json!({ "digest": { algorithm: actual } });
+            let (status, record) = deployed(&server, form, &head).await;
+            assert_eq!(status, 202, "{form}: {record}");
+            assert_eq!(&record["package"][algorithm], actual, "{form}: {record}");
+            let head = json!({ "digest": { algorithm: wrong } });
+            let (status, problem) = deployed(&server, form, &head).await;
+            assert_eq!(
+                (status, &problem["code"]),
+                (422, &json!("digest_mismatch")),
+                "{form}: {problem}"
+            );
+            let detail = problem["detail"].as_str().unwrap();
+            for named in [algorithm, &wrong, actual] {
+                assert!(detail.contains(named), "{form}: {detail}");
+            }
+            let record = server.ended(problem["deployment"].as_str().unwrap()).await;
+            assert_eq!(record["error"]["code"], "digest_mismatch", "{form}");
+        }
+    }
 }
