@@ -17,7 +17,9 @@ use bytes::Bytes;
 use super::{LOCK_PATIENCE, Store, StoreOptions, lock};
 use crate::disk::faults::FaultyDisk;
 use crate::testing::noise;
-use crate::{BlobId, BlobInfo, Digest, Error};
+use crate::{
+    BlobId, BlobInfo, ChunkRef, Chunker, ChunkerParams, Digest, Error, Ingest, Named, Supply,
+};
 
 /// A store on a faulty disk.
 struct Site {
@@ -67,6 +69,49 @@ async fn upload(store: &Store, data: &[u8]) -> Result<BlobInfo, Error> {
         ingest.write(Bytes::copy_from_slice(block)).await?;
     }
     ingest.finish().await
+}
+
+/// How the bytes of an upload come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// One after the other.
+    Whole,
+    /// As a list of chunks, of which those that are held are not sent.
+    Listed,
+}
+
+async fn feed(store: &Store, ingest: &mut Ingest, data: &[u8], way: Way) -> Result<(), Error> {
+    if way == Way::Whole {
+        return ingest.write(Bytes::copy_from_slice(data)).await;
+    }
+    let mut chunker = Chunker::new(&ChunkerParams::default()).unwrap();
+    chunker.push(data);
+    let chunks: Vec<Bytes> = std::iter::from_fn(|| chunker.next(true)).collect();
+    let ids: Vec<_> = chunks.iter().map(|data| Digest::blake3(data)).collect();
+    let missing = store.missing("blog", &ids).await?;
+    assert!(missing.contains(&false) && missing.contains(&true));
+    let list = chunks.iter().zip(ids).zip(missing);
+    let list: Vec<Named> = list
+        .map(|((data, id), missing)| {
+            let bytes = u32::try_from(data.len()).unwrap();
+            let chunk = ChunkRef { id, bytes };
+            match missing {
+                true => Named::Sent(chunk),
+                false => Named::Held(chunk),
+            }
+        })
+        .collect();
+    let mut assembly = store.assemble("blog").await?;
+    assembly.name(&list).await?;
+    let mut chunks = chunks.into_iter();
+    loop {
+        let sent = chunks.next();
+        match assembly.next().await? {
+            Supply::Held(input) => ingest.write(input).await?,
+            Supply::Wanted(_) => ingest.write(sent.unwrap()).await?,
+            Supply::End => return Ok(()),
+        }
+    }
 }
 
 async fn read(store: &Store, id: BlobId) -> Result<Vec<u8>, Error> {

@@ -5,10 +5,10 @@ use crate::disk::faults::{EIO, ENOSPC, Fault};
 
 /// Uploads with this fault at every operation in turn, until one passes without coming to it. Each time the store
 /// is shown to be whole and to go on: the same one if its process lives, and the next one.
-async fn every_operation(fault: Fault) -> usize {
+async fn every_operation(fault: Fault, way: Way) -> usize {
     let dies = matches!(fault, Fault::Kill | Fault::Tear);
     for n in 0.. {
-        let when = format!("{fault:?} at {n}");
+        let when = format!("{way:?}, {fault:?} at {n}");
         let site = Site::new();
         let store = site.open().await.unwrap();
         let mut acknowledged = Acknowledged::new();
@@ -19,7 +19,7 @@ async fn every_operation(fault: Fault) -> usize {
         let data = half_known(2);
         let mut ingest = store.ingest("blog").await.unwrap();
         let mut follower = ingest.follow();
-        let outcome = match ingest.write(Bytes::from(data.clone())).await {
+        let outcome = match feed(&store, &mut ingest, &data, way).await {
             Ok(()) => ingest.finish().await,
             Err(error) => {
                 drop(ingest);
@@ -27,7 +27,9 @@ async fn every_operation(fault: Fault) -> usize {
             }
         };
         let reached = site.disk.reached();
-        assert_eq!(outcome.is_ok(), !reached, "{when}: {outcome:?}");
+        // The leases of a list are given back behind the upload's back, which may come to the fault too.
+        let late = way == Way::Listed && reached;
+        assert!(outcome.is_ok() != reached || late, "{when}: {outcome:?}");
         if let Ok(info) = outcome {
             acknowledged.insert(info.id, data.clone());
         }
@@ -63,22 +65,30 @@ async fn every_operation(fault: Fault) -> usize {
 
 #[tokio::test]
 async fn an_operation_that_fails_once_fails_its_upload_and_nothing_else() {
-    assert!(every_operation(Fault::Once(EIO)).await > 20);
+    for way in [Way::Whole, Way::Listed] {
+        assert!(every_operation(Fault::Once(EIO), way).await > 20);
+    }
 }
 
 #[tokio::test]
 async fn a_disk_that_is_full_from_any_operation_on_is_no_end_once_there_is_room() {
-    assert!(every_operation(Fault::Lasting(ENOSPC)).await > 20);
+    for way in [Way::Whole, Way::Listed] {
+        assert!(every_operation(Fault::Lasting(ENOSPC), way).await > 20);
+    }
 }
 
 #[tokio::test]
 async fn killed_before_any_operation_of_an_upload_a_store_comes_back_whole() {
-    assert!(every_operation(Fault::Kill).await > 20);
+    for way in [Way::Whole, Way::Listed] {
+        assert!(every_operation(Fault::Kill, way).await > 20);
+    }
 }
 
 #[tokio::test]
 async fn killed_in_the_middle_of_any_write_a_store_comes_back_whole() {
-    assert!(every_operation(Fault::Tear).await > 20);
+    for way in [Way::Whole, Way::Listed] {
+        assert!(every_operation(Fault::Tear, way).await > 20);
+    }
 }
 
 #[tokio::test]
