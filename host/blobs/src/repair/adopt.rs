@@ -11,27 +11,27 @@ use super::manifests::gather;
 use crate::check::Job;
 use crate::index::{Adoption, Index};
 use crate::manifest::{BlobRecord, EncodedPart, Part, chain};
-use crate::pack::{Decoder, Entry, Kind, Pack, RecordError, Salvage, pack_file_name};
+use crate::pack::{Decoder, Entry, Kind, Pack, RecordError, Salvage, Survey, pack_file_name};
 use crate::{BlobId, Error};
 
 /// What of a pack can be believed, whether it is whole or damaged.
-pub(crate) enum Source {
+pub(crate) enum Source<'a> {
     Whole(Pack),
-    Damaged(Salvage),
+    Damaged(&'a Salvage, &'a Survey),
 }
 
-impl Source {
+impl Source<'_> {
     pub(crate) fn entries(&self) -> &[Entry] {
         match self {
             Source::Whole(pack) => &pack.entries,
-            Source::Damaged(salvage) => &salvage.candidates,
+            Source::Damaged(_, survey) => &survey.entries,
         }
     }
 
     fn read(&self, entry: &Entry, decoder: &mut Decoder) -> Result<Vec<u8>, RecordError> {
         match self {
             Source::Whole(pack) => pack.read_with(entry, decoder),
-            Source::Damaged(salvage) => salvage.read(entry, decoder),
+            Source::Damaged(salvage, _) => salvage.read(entry, decoder),
         }
     }
 
@@ -41,13 +41,13 @@ impl Source {
     }
 }
 
-/// What an index has to know of a pack. Records of manifests and blobs that cannot be read are left out; chunks are
-/// verified only if the pack is damaged.
+/// What an index has to know of a pack. Records of manifests and blobs that cannot be read are left out, and named; chunks
+/// were verified only if the pack is damaged.
 pub(crate) fn adoption(
     job: &Job,
     name: Uuid,
     length: u64,
-    source: &Source,
+    source: &Source<'_>,
 ) -> Result<Adoption, Error> {
     let mut decoder = Decoder::default();
     let mut adoption = Adoption {
@@ -56,41 +56,53 @@ pub(crate) fn adoption(
         entries: Vec::new(),
         parts: Vec::new(),
         blobs: Vec::new(),
+        unread: Vec::new(),
     };
     for entry in source.entries() {
-        let bytes = match (entry.kind, source) {
-            (Kind::Chunk, Source::Whole(_)) | (Kind::Other(_), _) => Ok(Vec::new()),
-            _ => source.read(entry, &mut decoder),
+        let bytes = match entry.kind {
+            Kind::Chunk | Kind::Other(_) => Ok(Vec::new()),
+            Kind::Manifest | Kind::Blob => source.read(entry, &mut decoder),
         };
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(failure) => {
                 let path = job.packs.join(pack_file_name(name));
                 tracing::warn!(path = %path.display(), record = %entry.id, ?failure, "a record cannot be read");
+                adoption.unread.push(entry.id);
                 continue;
             }
         };
-        match entry.kind {
-            Kind::Manifest => {
-                if let Ok(part) = Part::decode(&bytes, entry.id.as_bytes()) {
-                    let encoded = EncodedPart {
-                        first_byte: part.first_byte,
-                        data: bytes,
-                        checksum: entry.id,
-                    };
-                    adoption.parts.push((part.blob, encoded));
-                }
-            }
-            Kind::Blob => {
-                if let Ok(record) = serde_json::from_slice::<BlobRecord>(&bytes) {
-                    adoption.blobs.push(record);
-                }
-            }
-            Kind::Chunk | Kind::Other(_) => {}
+        match described(entry, bytes) {
+            Some(Described::Part(part, encoded)) => adoption.parts.push((part.blob, encoded)),
+            Some(Described::Blob(record)) => adoption.blobs.push(record),
+            None => {}
         }
         adoption.entries.push(*entry);
     }
     Ok(adoption)
+}
+
+/// What a record says of a blob.
+pub(crate) enum Described {
+    Part(Part, EncodedPart),
+    Blob(BlobRecord),
+}
+
+/// What a record says of a blob, if that makes sense.
+pub(crate) fn described(entry: &Entry, data: Vec<u8>) -> Option<Described> {
+    match entry.kind {
+        Kind::Manifest => {
+            let part = Part::decode(&data, entry.id.as_bytes()).ok()?;
+            let encoded = EncodedPart {
+                first_byte: part.first_byte,
+                data,
+                checksum: entry.id,
+            };
+            Some(Described::Part(part, encoded))
+        }
+        Kind::Blob => serde_json::from_slice(&data).ok().map(Described::Blob),
+        Kind::Chunk | Kind::Other(_) => None,
+    }
 }
 
 /// Makes a pack known to an index. Where the index has a chunk of it in another pack already, the better copy stays:
@@ -99,7 +111,7 @@ pub(crate) fn adopt(
     job: &Job,
     index: &Index,
     adoption: &Adoption,
-    source: &Source,
+    source: &Source<'_>,
 ) -> Result<(), Error> {
     let adopted = job.handle.block_on(index.adopt(adoption))?;
     let mut decoder = Decoder::default();

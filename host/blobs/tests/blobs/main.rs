@@ -9,6 +9,7 @@ mod held;
 mod pieces;
 mod reindex;
 mod round_trip;
+mod salvage;
 mod stress;
 #[path = "../../src/testing.rs"]
 mod testing;

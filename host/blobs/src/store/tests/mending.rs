@@ -69,7 +69,7 @@ fn seed(directory: &Path, what: &str) {
         "an unreadable index" => fs::write(index, b"not an index").unwrap(),
         "a damaged table" => flip(&pack(0), 70),
         "a damaged table and no index" => {
-            flip(&pack(0), 20);
+            flip(&pack(0), 70);
             fs::remove_file(index).unwrap();
         }
         other => panic!("{other}"),
