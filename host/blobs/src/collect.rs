@@ -20,7 +20,7 @@
 //!    then they are forgotten.
 //! 5. *Copy*: what is alive in packs that are mostly dead goes into new ones, compressed better; one commit says
 //!    where it is from now on, and condemns the old ones.
-//! 6. Packs that the index does not know are removed when they are old enough.
+//! 6. Packs that the index does not know are removed when it has not known them for long enough.
 //!
 //! It may be killed anywhere. A condemned pack stays condemned and the next collection goes on with it; a new
 //! pack that no commit named is one that the index does not know.

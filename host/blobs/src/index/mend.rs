@@ -3,6 +3,7 @@
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
+use super::collection::no_orphan;
 use super::{
     Found, Index, LOOKUP, PACK_LOST, Stored, held, insert_blob, insert_rows, lookup, now, rows,
 };
@@ -342,6 +343,7 @@ async fn adopt(change: &mut SqliteConnection, adoption: &Adoption) -> Result<Ado
     .fetch_one(&mut *change)
     .await?
     .try_get(0)?;
+    no_orphan(change, adoption.name).await?;
     let mut chunks: Vec<&Entry> = adoption
         .entries
         .iter()

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod follow;
 mod held;
+mod older;
 mod pieces;
 mod reindex;
 mod round_trip;
