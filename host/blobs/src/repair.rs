@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use adopt::{Described, Source, adopt, adoption, described};
-pub(crate) use manifests::restore as restore_manifests;
+pub(crate) use manifests::{describe, restore as restore_manifests};
 pub(crate) use uploads::whole as whole_upload;
 pub(crate) use wanted::Wanted;
 

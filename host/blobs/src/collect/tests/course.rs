@@ -325,6 +325,29 @@ async fn a_pack_that_is_lost_is_forgotten_when_nothing_of_it_is_missed() {
     collect(&store).await;
     collect(&store).await;
     assert_tidy(directory.path(), "lost and dead").await;
+
+    // What only the pack that is lost said of the blob is in another one now.
+    close(store).await;
+    fs::remove_file(directory.path().join("index.db")).unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::channel(8);
+    tokio::spawn(async move { while told.recv().await.is_some() {} });
+    Store::reindex(directory.path(), tell).await.unwrap();
+    let store = open(directory.path()).await;
+    assert_whole(&store, &blobs, "without the index").await;
+}
+
+/// Closes a store's index, so that its file may be taken away.
+async fn close(store: Store) {
+    let mut shared = std::sync::Arc::clone(&store.shared);
+    drop(store);
+    let last = loop {
+        match std::sync::Arc::try_unwrap(shared) {
+            Ok(last) => break last,
+            Err(again) => shared = again,
+        }
+        tokio::task::yield_now().await;
+    };
+    last.index.close().await;
 }
 
 #[tokio::test]
