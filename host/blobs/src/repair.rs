@@ -5,7 +5,8 @@
 //!
 //! 1. files that were never finished are removed;
 //! 2. without an index that can be read, one is built from the packs, and that is all of this round;
-//! 3. packs that the index does not name are made known to it, with their blobs if these are complete;
+//! 3. packs that the index does not name are made known to it, with their blobs: also those of which something is lost,
+//!    so that a check names them;
 //! 4. what is good in a damaged pack is saved into a new one, and the damaged one is set aside. If it may have described
 //!    blobs that the index does not know, a note says so, and every check from then on;
 //! 5. chunks that are not where the index says are looked for in every pack. What is not found is forgotten if no

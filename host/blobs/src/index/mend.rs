@@ -46,7 +46,8 @@ impl Index {
         Ok(adopted)
     }
 
-    /// Makes known what a damaged pack seems to say of blobs, where nothing else is known of them.
+    /// Makes known what packs say, or a damaged one seems to say, of blobs that may not be whole: where nothing else is
+    /// known of them.
     pub(crate) async fn adopt_guesses(
         &self,
         parts: &[(BlobId, EncodedPart)],

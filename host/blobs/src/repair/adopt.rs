@@ -149,9 +149,8 @@ pub(crate) fn open(job: &Job, path: &Path) -> Result<Pack, Error> {
 }
 
 impl Repair<'_> {
-    /// Makes packs known that the index does not name. A blob that one of them says is complete becomes known too if
-    /// it is: it may never have been acknowledged, or may have been removed, and whoever keeps a record of blobs
-    /// removes it then.
+    /// Makes packs known that the index does not name. A blob that one of them says is complete becomes known too: it
+    /// may never have been acknowledged, or may have been removed, and whoever keeps a record of blobs removes it then.
     pub(super) fn adopt_orphans(&mut self, orphans: &[Uuid]) -> Result<(), Error> {
         for name in orphans {
             let pack = open(self.job, &self.job.packs.join(pack_file_name(*name)))?;
@@ -174,7 +173,8 @@ impl Repair<'_> {
         Ok(adoption.entries.len())
     }
 
-    /// Makes blobs known that packs say are complete, if they are.
+    /// Makes blobs known that packs say are complete. Of one that is not any more, because a chunk of it or a part of its
+    /// manifest is lost, a check tells; nothing else would.
     pub(super) fn restore_blobs(&mut self) -> Result<(), Error> {
         let mut unknown: HashMap<BlobId, BlobRecord> = HashMap::new();
         for record in std::mem::take(&mut self.records) {
@@ -189,32 +189,48 @@ impl Repair<'_> {
         }
         let ids: Vec<BlobId> = unknown.keys().copied().collect();
         for (id, parts) in gather(self.job, &ids)? {
-            if let Some(record) = unknown.remove(&id)
-                && let Some(parts) = chain(&record.info, parts)
-            {
-                self.restore_if_complete(&record, parts)?;
+            if let Some(record) = unknown.remove(&id) {
+                self.restore_blob(&record, parts)?;
             }
         }
         Ok(())
     }
 
-    fn restore_if_complete(
+    fn restore_blob(
         &mut self,
         record: &BlobRecord,
         parts: Vec<(Part, EncodedPart)>,
     ) -> Result<(), Error> {
-        for (part, _) in &parts {
+        let info = &record.info;
+        let mut detail = format!("{} bytes of {}", info.bytes, info.namespace);
+        let found: Vec<(BlobId, EncodedPart)> = parts
+            .iter()
+            .map(|(_, encoded)| (info.id, encoded.clone()))
+            .collect();
+        if let Some(parts) = chain(info, parts) {
+            if !self.are_usable(&parts)? {
+                detail.push_str(", of which some are lost");
+            }
+            let encoded: Vec<EncodedPart> = parts.into_iter().map(|(_, encoded)| encoded).collect();
+            self.wait(self.index.restore_blob(record, &encoded))?;
+        } else {
+            detail.push_str(", of whose chunk list a part is lost");
+            let blobs = std::slice::from_ref(record);
+            self.wait(self.index.adopt_guesses(&found, blobs))?;
+        }
+        self.mended("restored", format!("blob {}", info.id), detail)
+    }
+
+    /// Whether every chunk that these name can be read, as far as the index knows.
+    fn are_usable(&self, parts: &[(Part, EncodedPart)]) -> Result<bool, Error> {
+        for (part, _) in parts {
             let ids: Vec<_> = part.chunks.iter().map(|chunk| chunk.id).collect();
             let found = self.wait(self.index.lookup(&ids))?;
             let usable = |id| found.get(id).is_some_and(|stored| stored.usable);
             if !ids.iter().all(usable) {
-                return Ok(());
+                return Ok(false);
             }
         }
-        let encoded: Vec<EncodedPart> = parts.into_iter().map(|(_, encoded)| encoded).collect();
-        self.wait(self.index.restore_blob(record, &encoded))?;
-        let info = &record.info;
-        let detail = format!("{} bytes of {}", info.bytes, info.namespace);
-        self.mended("restored", format!("blob {}", info.id), detail)
+        Ok(true)
     }
 }

@@ -387,6 +387,46 @@ async fn a_pack_that_the_index_does_not_name_is_adopted_with_its_blobs() {
 }
 
 #[tokio::test]
+async fn a_blob_of_a_pack_that_was_adopted_is_named_also_when_a_record_of_it_is_lost() {
+    for kind in [Kind::Chunk, Kind::Manifest] {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = two_blobs(directory.path()).await;
+        let index = directory.path().join("index.db");
+        let yesterday = fs::read(&index).unwrap();
+        let before = packs(directory.path(), "pack");
+        let opened = open(directory.path()).await;
+        let data = noise(9, 300_000);
+        let third = store(&opened, "blog", &data).await;
+        drop(opened);
+        closed(directory.path()).await;
+        fs::write(&index, yesterday).unwrap();
+        let path = packs(directory.path(), "pack").pop().unwrap();
+        assert!(!before.contains(&path));
+        let entries = Pack::open(&path).unwrap().entries;
+        let entry = entries.iter().find(|entry| entry.kind == kind).unwrap();
+        flip(&path, entry.extent.offset + 20);
+
+        let (report, said) = check(directory.path(), MEND).await;
+        assert!(report.remaining > 0, "{kind:?}: {said:#?}");
+        let (_, said) = check(directory.path(), LOOK).await;
+        let named = said.faults.iter().any(|fault| match fault {
+            Fault::IncompleteBlob { blob, .. } => kind == Kind::Chunk && *blob == third.id,
+            Fault::WrongManifest { blob, .. } => kind == Kind::Manifest && *blob == third.id,
+            _ => false,
+        });
+        assert!(named, "{kind:?}: {said:#?}");
+        // The same bytes once more make it whole, if it is known what it consists of.
+        let opened = open(directory.path()).await;
+        store(&opened, "another", &data).await;
+        let found = read(opened.reader(third.id).await.unwrap()).await;
+        assert_eq!(found.is_ok_and(|found| found == data), kind == Kind::Chunk);
+        for (info, data) in &blobs {
+            assert!(read(opened.reader(info.id).await.unwrap()).await.unwrap() == *data);
+        }
+    }
+}
+
+#[tokio::test]
 async fn rows_that_lead_nowhere_are_found_and_corrected_and_nothing_is_lost() {
     for (damage, expected) in [
         (
