@@ -11,9 +11,13 @@
 //! Nor is anything in it of which the packs have lost the description. What may have been one leaves a note, of which
 //! every check speaks until somebody deletes it.
 //!
+//! Nor do packs say which chunks were found wrong: see [`marks`]. With an index that is lost every byte is read.
+//!
 //! Nor do packs say which uploads go on, and up to where. If the old index can still be read, they are carried over
 //! as far as everything is there that was told of them; with an index that is lost they are forgotten, and whoever
 //! sends one begins anew. Their chunks then wait for the collector, and no answer is given from them.
+
+mod marks;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -34,6 +38,8 @@ use crate::repair::{
 };
 use crate::store::{self, REBUILT};
 use crate::{BlobId, ChunkId, Digest, Error, Store};
+
+use marks::Marks;
 
 /// How many blobs are taken at a time.
 const BLOBS: u32 = 1000;
@@ -132,6 +138,7 @@ fn build(job: &Job, index: &Index) -> Result<(ReindexReport, Losses), Error> {
     let mut damaged = Vec::new();
     let mut unread: HashMap<Digest, Uuid> = HashMap::new();
     let total = files.len() as u64;
+    let marks = Marks::of_the_old_index(job);
     // In the order of their names, which is that in which they were begun: the first copy of a chunk stays where it
     // is, as it did when it was stored.
     for (done, (name, path)) in (0..).zip(&files) {
@@ -143,6 +150,11 @@ fn build(job: &Job, index: &Index) -> Result<(ReindexReport, Losses), Error> {
                 let source = Source::Whole(pack);
                 let adoption = adoption(job, *name, length, &source)?;
                 adopt(job, index, &adoption, &source)?;
+                if let Source::Whole(pack) = &source
+                    && !marks.speaks_for(*name)
+                {
+                    marks::verify(job, index, pack)?;
+                }
                 unread.extend(adoption.unread.iter().map(|record| (*record, *name)));
                 report.packs += 1;
             }
@@ -165,6 +177,7 @@ fn build(job: &Job, index: &Index) -> Result<(ReindexReport, Losses), Error> {
     }
     job.progress(Stage::Reindex, total, total)?;
     recover(job, index, &mut damaged)?;
+    marks.carry_over(job, index)?;
     for pack in &damaged {
         tracing::warn!(
             pack = %pack.name,

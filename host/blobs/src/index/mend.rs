@@ -142,6 +142,30 @@ impl Index {
         .await
     }
 
+    /// Marks chunks as wrong that are in this pack.
+    pub(crate) async fn quarantine_chunks_in(
+        &self,
+        pack: Uuid,
+        ids: &[ChunkId],
+    ) -> Result<(), Error> {
+        let action = "quarantining what is corrupt";
+        let failed = self.failed(action);
+        let mut writer = self.writer(action).await;
+        let mut change = self.begin(&mut writer, action).await?;
+        for id in ids {
+            sqlx::query(
+                "UPDATE chunk SET quarantined = 1 \
+                 WHERE id = ? AND pack = (SELECT id FROM pack WHERE name = ?)",
+            )
+            .bind(&id.as_bytes()[..])
+            .bind(&pack.as_bytes()[..])
+            .execute(&mut *change)
+            .await
+            .map_err(&failed)?;
+        }
+        change.commit().await
+    }
+
     /// Forgets chunks that no blob has and that are nowhere.
     pub(crate) async fn drop_chunks(&self, ids: &[ChunkId]) -> Result<(), Error> {
         self.each(
