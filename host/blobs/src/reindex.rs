@@ -32,7 +32,7 @@ use crate::check::{CheckEvent, Job, Stage};
 use crate::disk::{Disk, RealDisk};
 use crate::index::Index;
 use crate::manifest::EncodedPart;
-use crate::pack::{self, Decoder, Pack, Salvage, Survey};
+use crate::pack::{self, Decoder, Kind, Pack, Salvage, Survey};
 use crate::repair::{
     Described, Source, Wanted, adopt, adoption, described, notes, restore_manifests, whole_upload,
 };
@@ -309,9 +309,16 @@ fn carry_uploads(job: &Job, index: &Index) -> Result<u64, Error> {
             return Ok(0);
         }
     };
+    let recorders = match recorders(job, &old, &ids) {
+        Ok(recorders) => recorders,
+        Err(error) => {
+            job.handle.block_on(old.close());
+            return Err(error);
+        }
+    };
     let mut carried = 0;
     let outcome = ids.into_iter().try_for_each(|id| {
-        match carry_upload(job, &old, index, id) {
+        match carry_upload(job, (&old, &recorders), index, id) {
             Ok(true) => {
                 carried += 1;
                 return Ok(());
@@ -334,8 +341,42 @@ fn carry_uploads(job: &Job, index: &Index) -> Result<u64, Error> {
     outcome.map(|()| carried)
 }
 
+/// Which packs record the parts of these uploads' manifests, by their digests.
+fn recorders(job: &Job, old: &Index, ids: &[BlobId]) -> Result<HashMap<Digest, Uuid>, Error> {
+    let mut parts = HashSet::new();
+    for id in ids {
+        let mut from = 0;
+        // What cannot be read of it is told of where it is carried over.
+        while let Ok(Some((first_byte, part))) = job.handle.block_on(old.part_from(*id, from)) {
+            from = first_byte + 1;
+            parts.insert(part.checksum);
+        }
+    }
+    let mut recorders = HashMap::new();
+    if parts.is_empty() {
+        return Ok(recorders);
+    }
+    for (name, path) in job.list()?.packs {
+        // A damaged one is taken away by nobody but a repair, which copies what it records.
+        if let Ok(pack) = Pack::open_on(Arc::clone(&job.disk), &path) {
+            let described = pack
+                .entries
+                .iter()
+                .filter(|entry| entry.kind == Kind::Manifest);
+            let ours = described.filter(|entry| parts.contains(&entry.id));
+            recorders.extend(ours.map(|entry| (entry.id, name)));
+        }
+    }
+    Ok(recorders)
+}
+
 /// Carries one upload over, if everything is there that was told of it.
-fn carry_upload(job: &Job, old: &Index, index: &Index, id: BlobId) -> Result<bool, Error> {
+fn carry_upload(
+    job: &Job,
+    (old, recorders): (&Index, &HashMap<Digest, Uuid>),
+    index: &Index,
+    id: BlobId,
+) -> Result<bool, Error> {
     let Some(row) = job.handle.block_on(old.upload_row(id))? else {
         return Ok(false);
     };
@@ -357,7 +398,9 @@ fn carry_upload(job: &Job, old: &Index, index: &Index, id: BlobId) -> Result<boo
             data: stored.data,
             checksum: stored.checksum,
         };
-        job.handle.block_on(index.carry_part(id, &part, &chunks))?;
+        let recorder = recorders.get(&part.checksum).copied();
+        let carried = index.carry_part(id, &part, &chunks, recorder);
+        job.handle.block_on(carried)?;
     }
     Ok(true)
 }

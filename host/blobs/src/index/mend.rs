@@ -3,7 +3,7 @@
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
-use super::collection::no_orphan;
+use super::collection::{inherit_replaced, no_orphan};
 use super::{
     Found, Index, LOOKUP, PACK_LOST, Stored, held, insert_blob, insert_rows, lookup, now, rows,
 };
@@ -369,6 +369,7 @@ async fn adopt(change: &mut SqliteConnection, adoption: &Adoption) -> Result<Ado
     .await?
     .try_get(0)?;
     no_orphan(change, adoption.name).await?;
+    inherit_replaced(change, pack).await?;
     let mut chunks: Vec<&Entry> = adoption
         .entries
         .iter()
