@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cofferdam_blobs::pack::{Entry, Kind, Pack};
 use cofferdam_blobs::{BlobInfo, CheckReport, Error};
 
-use crate::check::{LOOK, MEND, Said, check, flip};
+use crate::check::{LOOK, MEND, Said, check, flip, truncate};
 use crate::testing::noise;
 use crate::{closed, open, open_with_small_packs, packs, read, store};
 
@@ -196,4 +196,77 @@ async fn what_nobody_can_name_any_more_is_told_of_until_its_note_is_deleted() {
             assert_eq!(report.faults, 0, "{said:#?}");
         }
     }
+}
+
+#[tokio::test]
+async fn whichever_record_is_damaged_nothing_else_is_lost_and_what_is_lost_is_told() {
+    let prepared = Prepared::new().await;
+    for path in prepared.packs() {
+        let (_, entries) = table_of(&path);
+        for (n, entry) in (0..).zip(&entries) {
+            for index in [Index::Kept, Index::Lost] {
+                let when = format!("{:?} {n}, index {index:?}", entry.kind);
+                let copy = prepared.damaged(&path, index, |pack| {
+                    flip(
+                        pack,
+                        entry.extent.offset + u64::from(entry.extent.stored) / 2,
+                    );
+                });
+                let (report, said, readable) = mend(copy.path(), &prepared.blobs, &when).await;
+                let described = entry.kind != Kind::Chunk && index == Index::Kept;
+                assert_eq!(report.remaining == 0, described, "{when}: {said:#?}");
+                assert_eq!(report.set_aside, 1, "{when}");
+                if entry.kind == Kind::Chunk {
+                    assert!(
+                        said.kinds().contains(&"incomplete_blob".to_owned())
+                            || index == Index::Lost
+                    );
+                    heal(copy.path(), &prepared.blobs, &when).await;
+                } else {
+                    let whole = if described { 2 } else { 1 };
+                    let count = readable.iter().filter(|whole| **whole).count();
+                    assert_eq!(count, whole, "{when}: {said:#?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn wherever_a_pack_ends_what_is_before_that_is_saved() {
+    let prepared = Prepared::new().await;
+    for path in prepared.packs() {
+        let (_, entries) = table_of(&path);
+        let length = fs::metadata(&path).unwrap().len();
+        for (n, entry) in (0..).zip(&entries) {
+            for index in [Index::Kept, Index::Lost] {
+                let when = format!("cut in {:?} {n}, index {index:?}", entry.kind);
+                let end = entry.extent.offset + u64::from(entry.extent.stored) / 2;
+                let copy = prepared.damaged(&path, index, |pack| truncate(pack, length - end));
+                let (report, said, readable) = mend(copy.path(), &prepared.blobs, &when).await;
+                let whole = readable.iter().all(|whole| *whole);
+                if index == Index::Lost {
+                    assert!(report.remaining > 0, "{when}: {said:#?}");
+                } else {
+                    // What describes blobs comes last, and the index has it.
+                    assert_eq!(whole, entry.kind != Kind::Chunk, "{when}: {said:#?}");
+                    heal(copy.path(), &prepared.blobs, &when).await;
+                }
+            }
+        }
+    }
+}
+
+/// Stores the same bytes once more, after which every blob is whole that is known.
+async fn heal(directory: &Path, blobs: &Blobs, when: &str) {
+    let opened = open(directory).await;
+    for (_, data) in blobs {
+        store(&opened, "another", data).await;
+    }
+    drop(opened);
+    closed(directory).await;
+    assert_eq!(readable(directory, blobs).await, [true, true], "{when}");
+    check(directory, MEND).await;
+    let (report, said) = check(directory, LOOK).await;
+    assert_eq!(report.faults, 0, "{when}: {said:#?}");
 }
