@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::Repair;
 use super::manifests::gather;
+use super::{Repair, notes};
 use crate::check::Job;
 use crate::index::{Adoption, Index};
 use crate::manifest::{BlobRecord, EncodedPart, Part, chain};
@@ -167,6 +167,11 @@ impl Repair<'_> {
         let source = Source::Whole(pack);
         let mut adoption = adoption(self.job, name, length, &source)?;
         self.records.append(&mut adoption.blobs);
+        if !adoption.unread.is_empty() {
+            let lost = adoption.unread.len();
+            let detail = format!("{lost} of its records that describe packages cannot be read");
+            notes::leave(self.job, name, &detail)?;
+        }
         // Not before it is known that the blob is complete: an upload that goes on has parts of its own.
         adoption.parts.clear();
         adopt(self.job, self.index, &adoption, &source)?;
