@@ -168,6 +168,8 @@ pub(crate) struct Listing {
     pub(crate) torn: Vec<PathBuf>,
     /// How many were set aside by repairs.
     pub(crate) set_aside: u64,
+    /// Notes about what is lost.
+    pub(crate) notes: Vec<PathBuf>,
 }
 
 /// One check.
@@ -311,6 +313,8 @@ impl Job {
                 listing.torn.push(path);
             } else if ends(pack::DAMAGED) {
                 listing.set_aside += 1;
+            } else if ends(pack::LOST) {
+                listing.notes.push(path);
             } else if ends(pack::EXTENSION)
                 && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
                 && let Ok(name) = Uuid::parse_str(stem)
@@ -319,6 +323,7 @@ impl Job {
             }
         }
         listing.torn.sort();
+        listing.notes.sort();
         Ok(listing)
     }
 
@@ -352,8 +357,15 @@ impl<'a> Checker<'a> {
             packs,
             torn,
             set_aside,
+            notes,
         } = self.job.list()?;
         self.report.set_aside = set_aside;
+        for path in notes {
+            self.fault(Fault::LostRecords {
+                note: pack::file_name(&path),
+                detail: repair::notes::read(&path),
+            })?;
+        }
         for path in torn.into_iter().chain(self.job.leavings()) {
             let file = path.strip_prefix(&self.job.directory).unwrap_or(&path);
             self.fault(Fault::TornFile {

@@ -17,10 +17,11 @@
 //! 2. *Mark*: the manifests of all complete blobs, into a set of fixed size.
 //! 3. *Survey*: all chunks of the index, to tell how much of each pack is alive.
 //! 4. *Sweep*: packs of which nothing is alive are condemned, their chunks forgotten, their files removed, and
-//!    then they are forgotten.
+//!    then they are forgotten. So are packs whose files are lost, once nothing of them is missed; what no other pack says
+//!    of blobs is recorded anew before.
 //! 5. *Copy*: what is alive in packs that are mostly dead goes into new ones, compressed better; one commit says
 //!    where it is from now on, and condemns the old ones.
-//! 6. Packs that the index does not know are removed when they are old enough.
+//! 6. Packs that the index does not know are removed when it has not known them for long enough.
 //!
 //! It may be killed anywhere. A condemned pack stays condemned and the next collection goes on with it; a new
 //! pack that no commit named is one that the index does not know.
@@ -31,6 +32,7 @@
 
 mod copy;
 mod inspect;
+mod keep;
 mod live;
 mod mark;
 mod orphans;

@@ -8,6 +8,7 @@
 mod change;
 mod collection;
 mod held;
+mod mark;
 mod mend;
 mod probe;
 mod rows;
@@ -16,7 +17,7 @@ mod uploads;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,6 +40,7 @@ use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Digest, Error};
 use change::Writer;
 
 pub(crate) use collection::{MoveCommit, Moved, PackRow, PackState};
+pub(crate) use mark::{make_mark, mark};
 pub(crate) use mend::Adoption;
 pub use probe::IndexProbe;
 pub(crate) use survey::KnownPack;
@@ -150,6 +152,8 @@ pub(crate) struct Index {
     writer: Mutex<Writer>,
     readers: Box<[Mutex<SqliteConnection>]>,
     turn: AtomicUsize,
+    /// Whether the store is known to be marked: see [`mark`].
+    marked: AtomicBool,
 }
 
 impl Index {
@@ -216,6 +220,7 @@ impl Index {
             writer: Mutex::new(Writer::new(options, writer)),
             readers: readers.into_boxed_slice(),
             turn: AtomicUsize::new(0),
+            marked: AtomicBool::new(false),
         })
     }
 
@@ -331,7 +336,8 @@ impl Index {
         commit_pack(&mut change, commit)
             .await
             .map_err(|error| uploads::gone_or(error, self.failed(action)))?;
-        change.commit().await
+        change.commit().await?;
+        self.mark()
     }
 
     /// Forgets an upload that will not be completed.
@@ -583,6 +589,7 @@ async fn commit_pack(
             .execute(&mut *change)
             .await?
             .last_insert_rowid();
+    collection::no_orphan(change, commit.name).await?;
     lease_pack(change, commit.holder, pack).await?;
     collection::inherit_replaced(change, pack).await?;
     insert_chunks(change, commit, pack).await?;

@@ -20,10 +20,14 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use chain::chain;
 
+use crate::pack::MAX_RECORD_BYTES;
 use crate::{BlobId, BlobInfo, ChunkId, ChunkerParams, Digest};
 
 /// How many chunks one part names at most: 256 MiB of a blob in 147 kB.
 pub(crate) const PART_CHUNKS: usize = 4096;
+
+/// No blob is longer: 2^50 bytes take longer to send than anybody waits.
+const MAX_BYTES: u64 = 1 << 50;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 37;
@@ -119,6 +123,31 @@ impl Part {
         }
     }
 
+    /// How many bytes a part takes that seems to begin here; `None` if none does. There is no digest to hold it to, so
+    /// every field has to make sense.
+    pub(crate) fn measure(bytes: &[u8]) -> Option<usize> {
+        let (head, list) = bytes.split_at_checked(HEAD_BYTES)?;
+        // A blob's id is a UUIDv7.
+        if head[0] != VERSION || head[7] >> 4 != 7 || head[9] >> 6 != 2 {
+            return None;
+        }
+        let first_chunk = u64::from_le_bytes(array_at(head, 17));
+        let first_byte = u64::from_le_bytes(array_at(head, 25));
+        let count = usize::try_from(u32_at(head, 33)).ok()?;
+        if !(1..=PART_CHUNKS).contains(&count) || first_byte > MAX_BYTES || first_chunk > first_byte
+        {
+            return None;
+        }
+        let (list, _) = list.split_at_checked(count * CHUNK_BYTES)?;
+        let (chunks, _) = list.as_chunks::<CHUNK_BYTES>();
+        let sensible =
+            |chunk: &[u8; CHUNK_BYTES]| (1..=MAX_RECORD_BYTES).contains(&u32_at(chunk, 32));
+        chunks
+            .iter()
+            .all(sensible)
+            .then_some(HEAD_BYTES + list.len())
+    }
+
     /// Reads a part that was stored under this checksum. `Err` says what is wrong with it.
     pub(crate) fn decode(data: &[u8], checksum: &[u8]) -> Result<Part, &'static str> {
         if Digest::blake3(data).as_bytes() != checksum {
@@ -179,7 +208,11 @@ mod tests {
         assert_eq!(Part::decode(&stored.data, checksum).unwrap(), part);
         assert_eq!(part.following().first_chunk, 8);
         assert_eq!(part.following().first_byte, (1 << 40) + 350_010);
+        // Where it ends is found without its checksum, whatever follows.
+        let followed = [&stored.data[..], b"something else"].concat();
+        assert_eq!(Part::measure(&followed), Some(stored.data.len()));
         for at in 0..stored.data.len() {
+            assert_eq!(Part::measure(&stored.data[..at]), None);
             let mut data = stored.data.clone();
             data[at] ^= 1;
             assert!(Part::decode(&data, checksum).is_err());

@@ -31,7 +31,8 @@
 //!
 //! A pack is written under a temporary name (`{uuid}.tmp`), its length is checked, it is synced, renamed to
 //! `{uuid}.pack`, and the directory is synced. So a file named `.pack` is whole or damaged, never torn;
-//! a file named `.tmp` belongs to a running upload or to nobody. One named `.damaged` was set aside by a repair.
+//! a file named `.tmp` belongs to a running upload or to nobody. One named `.damaged` was set aside by a repair; one named
+//! `.lost` is a note about such a pack, of which something is lost that no index accounts for.
 //!
 //! Whoever copies records into another pack and removes this one must copy those of manifests and blobs as well, as
 //! long as the blob is there: without them the index could not be made anew.
@@ -52,7 +53,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::{Digest, Error};
 
 pub(crate) use encoder::Encoder;
-pub(crate) use salvage::Salvage;
+pub(crate) use salvage::{Salvage, Survey};
 pub(crate) use writer::{ClosedPack, PackWriter};
 
 /// The version of the format that is written, and the only one that is read.
@@ -64,6 +65,8 @@ pub(crate) const EXTENSION: &str = "pack";
 pub(crate) const TEMPORARY: &str = "tmp";
 /// The end of the name of a damaged pack from which a repair has saved what could be saved. Nothing refers to it.
 pub(crate) const DAMAGED: &str = "damaged";
+/// The end of the name of a note that says what nobody can have of a damaged pack, although blobs may have needed it.
+pub(crate) const LOST: &str = "lost";
 
 const HEADER_MAGIC: [u8; 8] = *b"CFDMPACK";
 const TRAILER_MAGIC: [u8; 8] = *b"CFDMPEND";
@@ -73,7 +76,7 @@ const TRAILER_BYTES: usize = 64;
 
 /// No record that was ever written is longer, so none is read: a damaged length must not take the memory.
 /// Chunks have at most 256 KiB, parts of manifests 147 kB.
-const MAX_RECORD_BYTES: u32 = 4 * 1024 * 1024;
+pub(crate) const MAX_RECORD_BYTES: u32 = 4 * 1024 * 1024;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

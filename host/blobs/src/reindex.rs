@@ -8,25 +8,38 @@
 //! who keeps a record of blobs removes those it does not know. One whose chunks or manifest were collected meanwhile
 //! is incomplete, and a check names it. What projects hold is derived from the blobs whose manifests are whole.
 //!
+//! Nor is anything in it of which the packs have lost the description. What may have been one leaves a note, of which
+//! every check speaks until somebody deletes it.
+//!
+//! Nor do packs say which chunks were found wrong: see [`marks`]. With an index that is lost every byte is read.
+//!
 //! Nor do packs say which uploads go on, and up to where. If the old index can still be read, they are carried over
 //! as far as everything is there that was told of them; with an index that is lost they are forgotten, and whoever
 //! sends one begins anew. Their chunks then wait for the collector, and no answer is given from them.
 
-use std::path::Path;
+mod marks;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::check::{CheckEvent, Job, Stage};
 use crate::disk::{Disk, RealDisk};
 use crate::index::Index;
 use crate::manifest::EncodedPart;
-use crate::pack::{self, Decoder, Pack, Salvage};
-use crate::repair::{Source, adopt, adoption, restore_manifests, whole_upload};
+use crate::pack::{self, Decoder, Kind, Pack, Salvage, Survey};
+use crate::repair::{
+    Described, Source, Wanted, adopt, adoption, described, notes, restore_manifests, whole_upload,
+};
 use crate::store::{self, REBUILT};
-use crate::{BlobId, ChunkId, Error, Store};
+use crate::{BlobId, ChunkId, Digest, Error, Store};
+
+use marks::Marks;
 
 /// How many blobs are taken at a time.
 const BLOBS: u32 = 1000;
@@ -90,61 +103,187 @@ pub(crate) fn rebuild(job: &Job) -> Result<ReindexReport, Error> {
         .block_on(Index::create_beside(Arc::clone(&job.disk), &beside))?;
     let built = build(job, &index);
     job.handle.block_on(index.close());
-    let report = built?;
+    let (report, losses) = built?;
     let failed = |source| Error::io("syncing the new index", &beside, source);
     let file = job.disk.open(&beside).map_err(failed)?;
     job.disk.sync(&file).map_err(failed)?;
     drop(file);
     job.sync(&job.directory)?;
+    for (pack, detail) in &losses {
+        notes::leave(job, *pack, detail)?;
+    }
     replace(job, &beside)?;
+    for pack in job.list()?.packs.into_keys() {
+        if !losses.contains_key(&pack) {
+            notes::take_away(job, pack)?;
+        }
+    }
     Ok(report)
 }
 
-fn build(job: &Job, index: &Index) -> Result<ReindexReport, Error> {
+/// A damaged pack, and what was found in it.
+struct Damaged {
+    name: Uuid,
+    length: u64,
+    salvage: Salvage,
+    survey: Survey,
+}
+
+/// Packs that have lost what no other tells of, and what is said of each.
+type Losses = BTreeMap<Uuid, String>;
+
+fn build(job: &Job, index: &Index) -> Result<(ReindexReport, Losses), Error> {
     let files = job.list()?.packs;
     let mut report = ReindexReport::default();
+    let mut damaged = Vec::new();
+    let mut unread: HashMap<Digest, Uuid> = HashMap::new();
     let total = files.len() as u64;
+    let marks = Marks::of_the_old_index(job);
     // In the order of their names, which is that in which they were begun: the first copy of a chunk stays where it
     // is, as it did when it was stored.
     for (done, (name, path)) in (0..).zip(&files) {
         job.progress(Stage::Reindex, done, total)?;
         let failed = |source| Error::io("measuring the pack", path, source);
         let length = path.metadata().map_err(failed)?.len();
-        let source = match Pack::open_on(Arc::clone(&job.disk), path) {
-            Ok(pack) if pack.name == *name => Source::Whole(pack),
+        match Pack::open_on(Arc::clone(&job.disk), path) {
+            Ok(pack) if pack.name == *name => {
+                let source = Source::Whole(pack);
+                let adoption = adoption(job, *name, length, &source)?;
+                adopt(job, index, &adoption, &source)?;
+                if let Source::Whole(pack) = &source
+                    && !marks.speaks_for(*name)
+                {
+                    marks::verify(job, index, pack)?;
+                }
+                unread.extend(adoption.unread.iter().map(|record| (*record, *name)));
+                report.packs += 1;
+            }
             Ok(_) | Err(Error::Corrupt { .. } | Error::Io { .. }) => {
-                report.damaged_packs += 1;
-                let mut salvage = Salvage::open(Arc::clone(&job.disk), path)?;
-                let mut candidates = std::mem::take(&mut salvage.candidates);
-                let mut decoder = Decoder::default();
-                candidates.retain(|entry| salvage.is_good(entry, &mut decoder));
-                salvage.candidates = candidates;
-                tracing::warn!(
-                    path = %path.display(),
-                    records = salvage.candidates.len(),
-                    "a damaged pack is indexed as far as it can be read"
-                );
-                Source::Damaged(salvage)
+                let salvage = Salvage::open(Arc::clone(&job.disk), path)?;
+                let survey = salvage.survey(&[]);
+                let lost = survey.lost_descriptions.iter();
+                unread.extend(lost.map(|record| (*record, *name)));
+                let pack = Damaged {
+                    name: *name,
+                    length,
+                    salvage,
+                    survey,
+                };
+                adopt_damaged(job, index, &pack, true)?;
+                damaged.push(pack);
             }
             Err(error) => return Err(error),
-        };
-        if let Source::Damaged(salvage) = &source
-            && salvage.candidates.is_empty()
-        {
-            continue;
         }
-        let adoption = adoption(job, *name, length, &source)?;
-        adopt(job, index, &adoption, &source)?;
-        report.packs += 1;
     }
     job.progress(Stage::Reindex, total, total)?;
+    recover(job, index, &mut damaged)?;
+    marks.carry_over(job, index)?;
+    for pack in &damaged {
+        tracing::warn!(
+            pack = %pack.name,
+            records = pack.survey.entries.len(),
+            "a damaged pack is indexed as far as it can be read"
+        );
+        report.damaged_packs += 1;
+        report.packs += u64::from(!pack.survey.entries.is_empty());
+    }
     report.uploads = carry_uploads(job, index)?;
     job.handle.block_on(index.forget_unowned())?;
     let broken = straighten(job, index)?;
     restore_manifests(job, index, &broken)?;
     job.handle.block_on(index.derive_held())?;
     (report.chunks, report.blobs) = job.handle.block_on(index.counts())?;
-    Ok(report)
+    Ok((report, losses(job, &files, &damaged, unread)))
+}
+
+/// Makes known what was found in a damaged pack; what it says of blobs only the first time, in its turn.
+fn adopt_damaged(job: &Job, index: &Index, pack: &Damaged, first: bool) -> Result<(), Error> {
+    if pack.survey.entries.is_empty() {
+        return Ok(());
+    }
+    let source = Source::Damaged(&pack.salvage, &pack.survey);
+    let mut adoption = adoption(job, pack.name, pack.length, &source)?;
+    if !first {
+        adoption.parts.clear();
+        adoption.blobs.clear();
+    }
+    adopt(job, index, &adoption, &source)
+}
+
+/// Looks in damaged packs for what no line of their tables leads to, now that it is known what all the others have.
+fn recover(job: &Job, index: &Index, damaged: &mut [Damaged]) -> Result<(), Error> {
+    let mut parts = Vec::new();
+    let mut doubtful = HashSet::new();
+    for pack in &*damaged {
+        doubtful.extend(pack.survey.doubtful());
+        for guess in guesses(pack) {
+            if let Described::Part(part, _) = guess {
+                parts.push(part);
+            }
+        }
+    }
+    let mut wanted = None;
+    for pack in damaged {
+        if pack.survey.is_settled(&pack.salvage) {
+            continue;
+        }
+        if wanted.is_none() {
+            wanted = Some(Wanted::list(job, index, &parts, &doubtful, None)?);
+        }
+        if let Some(wanted) = &wanted {
+            pack.salvage.seek(&mut pack.survey, wanted);
+        }
+        adopt_damaged(job, index, pack, false)?;
+        let (mut parts, mut blobs) = (Vec::new(), Vec::new());
+        for guess in guesses(pack) {
+            match guess {
+                Described::Part(part, encoded) => parts.push((part.blob, encoded)),
+                Described::Blob(record) => blobs.push(record),
+            }
+        }
+        job.handle.block_on(index.adopt_guesses(&parts, &blobs))?;
+    }
+    Ok(())
+}
+
+/// What a damaged pack seems to say of blobs.
+fn guesses(pack: &Damaged) -> impl Iterator<Item = Described> {
+    let mut decoder = Decoder::default();
+    pack.survey.guesses.iter().filter_map(move |guess| {
+        let bytes = pack.salvage.read(guess, &mut decoder).ok()?;
+        described(guess, bytes)
+    })
+}
+
+/// Which packs have lost something that may have described blobs, and that no other pack has.
+fn losses(
+    job: &Job,
+    files: &BTreeMap<Uuid, PathBuf>,
+    damaged: &[Damaged],
+    mut unread: HashMap<Digest, Uuid>,
+) -> Losses {
+    // What a sound table names and cannot be read may be in another pack.
+    let unnamed = |pack: &&Damaged| pack.survey.lost_descriptions.is_empty();
+    let lost = |pack: &Damaged| Some((pack.name, pack.survey.loss()?));
+    let mut losses: Losses = damaged.iter().filter(unnamed).filter_map(lost).collect();
+    if !unread.is_empty() {
+        let mut decoder = Decoder::default();
+        for path in files.values() {
+            let Ok(pack) = Pack::open_on(Arc::clone(&job.disk), path) else {
+                continue;
+            };
+            for entry in &pack.entries {
+                if unread.contains_key(&entry.id) && pack.read_with(entry, &mut decoder).is_ok() {
+                    unread.remove(&entry.id);
+                }
+            }
+        }
+        for pack in unread.into_values() {
+            let detail = "records of it that describe packages cannot be read";
+            losses.insert(pack, detail.to_owned());
+        }
+    }
+    losses
 }
 
 /// Carries over the uploads that the old index knows, if it can be read; says how many.
@@ -170,9 +309,16 @@ fn carry_uploads(job: &Job, index: &Index) -> Result<u64, Error> {
             return Ok(0);
         }
     };
+    let recorders = match recorders(job, &old, &ids) {
+        Ok(recorders) => recorders,
+        Err(error) => {
+            job.handle.block_on(old.close());
+            return Err(error);
+        }
+    };
     let mut carried = 0;
     let outcome = ids.into_iter().try_for_each(|id| {
-        match carry_upload(job, &old, index, id) {
+        match carry_upload(job, (&old, &recorders), index, id) {
             Ok(true) => {
                 carried += 1;
                 return Ok(());
@@ -195,8 +341,42 @@ fn carry_uploads(job: &Job, index: &Index) -> Result<u64, Error> {
     outcome.map(|()| carried)
 }
 
+/// Which packs record the parts of these uploads' manifests, by their digests.
+fn recorders(job: &Job, old: &Index, ids: &[BlobId]) -> Result<HashMap<Digest, Uuid>, Error> {
+    let mut parts = HashSet::new();
+    for id in ids {
+        let mut from = 0;
+        // What cannot be read of it is told of where it is carried over.
+        while let Ok(Some((first_byte, part))) = job.handle.block_on(old.part_from(*id, from)) {
+            from = first_byte + 1;
+            parts.insert(part.checksum);
+        }
+    }
+    let mut recorders = HashMap::new();
+    if parts.is_empty() {
+        return Ok(recorders);
+    }
+    for (name, path) in job.list()?.packs {
+        // A damaged one is taken away by nobody but a repair, which copies what it records.
+        if let Ok(pack) = Pack::open_on(Arc::clone(&job.disk), &path) {
+            let described = pack
+                .entries
+                .iter()
+                .filter(|entry| entry.kind == Kind::Manifest);
+            let ours = described.filter(|entry| parts.contains(&entry.id));
+            recorders.extend(ours.map(|entry| (entry.id, name)));
+        }
+    }
+    Ok(recorders)
+}
+
 /// Carries one upload over, if everything is there that was told of it.
-fn carry_upload(job: &Job, old: &Index, index: &Index, id: BlobId) -> Result<bool, Error> {
+fn carry_upload(
+    job: &Job,
+    (old, recorders): (&Index, &HashMap<Digest, Uuid>),
+    index: &Index,
+    id: BlobId,
+) -> Result<bool, Error> {
     let Some(row) = job.handle.block_on(old.upload_row(id))? else {
         return Ok(false);
     };
@@ -218,7 +398,9 @@ fn carry_upload(job: &Job, old: &Index, index: &Index, id: BlobId) -> Result<boo
             data: stored.data,
             checksum: stored.checksum,
         };
-        job.handle.block_on(index.carry_part(id, &part, &chunks))?;
+        let recorder = recorders.get(&part.checksum).copied();
+        let carried = index.carry_part(id, &part, &chunks, recorder);
+        job.handle.block_on(carried)?;
     }
     Ok(true)
 }

@@ -5,8 +5,10 @@
 //!
 //! 1. files that were never finished are removed;
 //! 2. without an index that can be read, one is built from the packs, and that is all of this round;
-//! 3. packs that the index does not name are made known to it, with their blobs if these are complete;
-//! 4. what is good in a damaged pack is saved into a new one, and the damaged one is set aside;
+//! 3. packs that the index does not name are made known to it, with their blobs: also those of which something is lost,
+//!    so that a check names them;
+//! 4. what is good in a damaged pack is saved into a new one, and the damaged one is set aside. If it may have described
+//!    blobs that the index does not know, a note says so, and every check from then on;
 //! 5. chunks that are not where the index says are looked for in every pack. What is not found is forgotten if no
 //!    blob has it, and quarantined if one has: the next upload that carries it heals that blob;
 //! 6. manifests are restored from the packs, and recorded in a pack if none has them;
@@ -17,15 +19,18 @@
 mod adopt;
 mod chunks;
 mod manifests;
+pub(crate) mod notes;
 mod salvage;
 mod uploads;
+mod wanted;
 
 use std::path::Path;
 use std::sync::Arc;
 
-pub(crate) use adopt::{Source, adopt, adoption};
-pub(crate) use manifests::restore as restore_manifests;
+pub(crate) use adopt::{Described, Source, adopt, adoption, described};
+pub(crate) use manifests::{describe, restore as restore_manifests};
 pub(crate) use uploads::whole as whole_upload;
+pub(crate) use wanted::Wanted;
 
 use crate::check::{CheckEvent, Findings, Job, Mended};
 use crate::index::Index;

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, RwLock, Semaphore};
 use uuid::Uuid;
 
 use crate::disk::{Disk, RealDisk};
-use crate::index::Index;
+use crate::index::{self, Index};
 use crate::ingest::Digests;
 use crate::list::ChunkList;
 use crate::manifest::Manifest;
@@ -116,8 +116,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] if another process has it, [`Error::Format`] if a later version wrote it,
-    /// [`Error::Io`], [`Error::StorageFull`] or [`Error::Index`] if the disk refuses.
+    /// [`Error::Locked`] if another process has it, [`Error::Format`] if a later version wrote it, or if there are packs
+    /// and an index that names none, [`Error::Io`], [`Error::StorageFull`] or [`Error::Index`] if the disk refuses.
     pub async fn open(directory: &Path, options: StoreOptions) -> Result<Store, Error> {
         Store::open_on(Arc::new(RealDisk), directory, options).await
     }
@@ -128,7 +128,7 @@ impl Store {
         options: StoreOptions,
     ) -> Result<Store, Error> {
         let packs_directory = directory.join(PACKS);
-        let lock = {
+        let (lock, packs) = {
             let directory = directory.to_path_buf();
             let packs = packs_directory.clone();
             let disk = Arc::clone(&disk);
@@ -137,12 +137,20 @@ impl Store {
                 .map_err(|_| Error::Defect { part: "opening" })??
         };
         let index = Index::open(Arc::clone(&disk), &directory.join(INDEX)).await?;
-        {
+        let knows_any = index.knows_any_pack().await?;
+        let believed = {
             let directory = directory.to_path_buf();
             let disk = Arc::clone(&disk);
-            tokio::task::spawn_blocking(move || sync(disk.as_ref(), &directory))
-                .await
-                .map_err(|_| Error::Defect { part: "opening" })??;
+            tokio::task::spawn_blocking(move || {
+                believe(disk.as_ref(), &directory, packs, knows_any)?;
+                sync(disk.as_ref(), &directory)
+            })
+            .await
+            .map_err(|_| Error::Defect { part: "opening" })?
+        };
+        if let Err(error) = believed {
+            index.close().await;
+            return Err(error);
         }
         Ok(Store {
             shared: Arc::new(Shared {
@@ -457,8 +465,8 @@ pub(crate) fn check_namespace(namespace: &str) -> Result<(), Error> {
     }
 }
 
-/// Makes the directories, takes the lock, removes what is torn. Blocks.
-fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<File, Error> {
+/// Makes the directories, takes the lock, removes what is torn; says how many packs there are. Blocks.
+fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<(File, u64), Error> {
     disk.create_directory(packs)
         .map_err(|source| Error::io("making", packs, source))?;
     let lock = lock(directory, LOCK_PATIENCE)?;
@@ -471,15 +479,13 @@ fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<File, Erro
                 .map_err(|source| Error::io("removing the torn pack", &path, source))?;
         }
     }
-    let index = directory.join(INDEX);
-    if whole > 0 && !index.exists() {
-        // An empty index over packs would look like a store without blobs.
-        return Err(Error::Format {
-            path: index,
-            detail: format!(
-                "it is missing, and there are {whole} packs: put it back, or make it anew with cofferdam store reindex"
-            ),
-        });
+    // An empty index over packs would look like a store without blobs.
+    if whole > 0 {
+        match directory.join(INDEX).metadata() {
+            Ok(metadata) if metadata.len() > 0 => {}
+            Ok(_) => return Err(not_the_index(directory, "it is empty", whole)),
+            Err(_) => return Err(not_the_index(directory, "it is missing", whole)),
+        }
     }
     for path in leavings(&directory.join(REBUILT)) {
         disk.remove(&path)
@@ -489,7 +495,31 @@ fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<File, Erro
     if let Some(parent) = directory.parent() {
         sync(disk, parent)?;
     }
-    Ok(lock)
+    Ok((lock, whole))
+}
+
+/// Refuses an index that names no pack if there are packs and one has named some: it is another, or an old copy, and all
+/// that it does not know would be taken for litter. Blocks.
+fn believe(disk: &dyn Disk, directory: &Path, packs: u64, knows_any: bool) -> Result<(), Error> {
+    let mark = index::mark(directory);
+    match (knows_any, packs) {
+        (true, _) => index::make_mark(disk, directory),
+        (false, 0) if mark.exists() => disk
+            .remove(&mark)
+            .map_err(|source| Error::io("removing", &mark, source)),
+        (false, packs) if mark.exists() => Err(not_the_index(directory, "it names no pack", packs)),
+        // New, or its first upload died.
+        (false, _) => Ok(()),
+    }
+}
+
+fn not_the_index(directory: &Path, why: &str, packs: u64) -> Error {
+    Error::Format {
+        path: directory.join(INDEX),
+        detail: format!(
+            "{why}, and there are {packs} packs: put it back, or make it anew with cofferdam store reindex"
+        ),
+    }
 }
 
 fn sync(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {

@@ -64,6 +64,14 @@ pub enum Fault {
         /// How it is wrong.
         detail: String,
     },
+    /// Of a pack that was damaged something is lost that may have described blobs which no index knows. Said until
+    /// somebody deletes the note.
+    LostRecords {
+        /// The note's file name.
+        note: String,
+        /// What is lost.
+        detail: String,
+    },
     /// There are packs and no index.
     IndexMissing {
         /// How many.
@@ -165,6 +173,11 @@ impl fmt::Display for Fault {
                     pack_file_name(*pack)
                 )
             }
+            Fault::LostRecords { note, detail } => write!(
+                f,
+                "a damaged pack may have had packages that nothing else knows of: {detail}. Deploy again what is missing, \
+                 then delete packs/{note}"
+            ),
             Fault::CorruptRecord {
                 pack,
                 record,

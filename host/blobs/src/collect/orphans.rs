@@ -1,19 +1,21 @@
 //! Packs that the index does not know.
 //!
 //! A crash between the naming of a pack and the commit that makes it known leaves one; so do an operator who puts
-//! a pack there, and one who puts an older index back. Nobody leans on them.
+//! a pack there, and one who puts an older index back. Nobody leans on them by that index; but what an older index does not
+//! know may be whole blobs. So their time begins when a collection first finds that they are not known, and not when their
+//! bytes were written: whoever puts an index back has the whole grace to find that out.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::{Collector, blocking};
 use crate::Error;
+use crate::index::now;
 use crate::pack;
 
 impl Collector {
-    /// Removes the packs that the index does not know, once they are old enough.
+    /// Removes the packs that the index does not know, once it has not known them for long enough.
     pub(super) async fn remove_orphans(&mut self) -> Result<(), Error> {
         let shared = self.shared.clone();
         let listed = blocking(move || {
@@ -23,6 +25,7 @@ impl Collector {
         })
         .await??;
         let mut removed = 0;
+        let mut waiting = Vec::new();
         for path in listed {
             let Some(name) = pack_name(&path) else {
                 continue;
@@ -30,14 +33,16 @@ impl Collector {
             if self.shared.index.knows_pack(name).await? {
                 continue;
             }
-            let Some(bytes) = self.old_enough(path.clone()).await? else {
+            if !self.was_seen_long_ago(name).await? {
+                waiting.push(name);
                 continue;
-            };
+            }
             // Whoever is about to tell the index of it has done so when this is had, and nobody begins to.
             let naming = self.shared.naming.write().await;
             if self.shared.index.knows_pack(name).await? {
                 continue;
             }
+            let bytes = length(path).await?;
             self.report.orphans_removed += 1;
             self.report.orphan_bytes += bytes;
             if !self.options.dry_run {
@@ -56,22 +61,38 @@ impl Collector {
             let shared = self.shared.clone();
             blocking(move || shared.sync_packs()).await??;
         }
-        Ok(())
+        if self.options.dry_run {
+            return Ok(());
+        }
+        self.shared.index.forget_orphans(&waiting).await
     }
 
-    /// How many bytes a file has, if it is older than the grace.
-    async fn old_enough(&self, path: PathBuf) -> Result<Option<u64>, Error> {
-        let grace = self.options.orphan_grace;
-        blocking(move || {
-            let failed = |source| Error::io("reading the age of", &path, source);
-            let metadata = path.metadata().map_err(failed)?;
-            let written = metadata.modified().map_err(failed)?;
-            // One from the future is not old.
-            let age = written.elapsed().unwrap_or(Duration::ZERO);
-            Ok((age >= grace).then_some(metadata.len()))
-        })
-        .await?
+    /// Whether a collection has seen this one for longer than the grace. If none has, this one does.
+    async fn was_seen_long_ago(&self, name: Uuid) -> Result<bool, Error> {
+        let now = now();
+        let index = &self.shared.index;
+        let seen_at = match index.orphan_seen_at(name).await? {
+            Some(seen_at) => seen_at,
+            None if self.options.dry_run => now,
+            None => {
+                index.see_orphan(name, now).await?;
+                now
+            }
+        };
+        // One that is seen in the future was not seen long ago.
+        let age = u128::try_from(now.saturating_sub(seen_at)).unwrap_or_default();
+        Ok(age >= self.options.orphan_grace.as_millis())
     }
+}
+
+/// How many bytes a file has.
+async fn length(path: PathBuf) -> Result<u64, Error> {
+    blocking(move || {
+        let metadata = path.metadata();
+        let metadata = metadata.map_err(|source| Error::io("measuring", &path, source))?;
+        Ok(metadata.len())
+    })
+    .await?
 }
 
 /// The name of the pack that a file is by its own; what has no such name is nobody's to remove.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How old a pack that the index does not know has to be before it is removed. One that a crash left behind is
-/// of no use; one that an operator put there, or that an older index was put back beside, is worth a day for
+/// For how long collections have to come upon a pack that the index does not know before it is removed. One that a crash
+/// left behind is of no use; one that an operator put there, or that an older index was put back beside, is worth a day for
 /// `reindex`.
 pub(super) const ORPHAN_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -26,7 +26,8 @@ pub struct CollectOptions {
     /// How many bytes of packs and index may be read and written in a second, so that uploads and readers have
     /// the rest of the disk. Default: as many as it takes.
     pub bytes_per_second: Option<u64>,
-    /// How old a pack that the index does not know has to be before it is removed. Default: one day.
+    /// How long ago a collection has to have come upon a pack that the index does not know before it is removed. Default:
+    /// one day.
     pub orphan_grace: Duration,
     /// The zstd level of what is copied into new packs. Default: 9.
     pub compression_level: i32,

@@ -40,6 +40,7 @@ impl Collector {
     ) -> Result<Vec<Tally>, Error> {
         let mut sparse = Vec::new();
         let mut dead = Vec::new();
+        let mut lost = Vec::new();
         for tally in tallies {
             let pack = tally.pack;
             match pack.state {
@@ -69,13 +70,14 @@ impl Collector {
                     .await?;
                 }
                 PackState::Lost if tally.live_chunks > 0 || pack.round == self.round => {}
-                PackState::Lost => self.forget_lost(&pack).await?,
+                PackState::Lost => lost.push(pack),
             }
             if dead.len() == BATCH {
                 self.condemn(std::mem::take(&mut dead)).await?;
             }
         }
         self.condemn(dead).await?;
+        self.forget_lost(lost).await?;
         sparse.sort_unstable_by_key(|tally| {
             tally.live_bytes.saturating_mul(1000) / tally.pack.bytes.max(1)
         });
@@ -136,20 +138,25 @@ impl Collector {
         self.shared.index.forget_packs(&ids).await
     }
 
-    /// Forgets a pack whose file is gone and of which nothing is missed.
-    async fn forget_lost(&mut self, pack: &PackRow) -> Result<(), Error> {
-        if self.options.dry_run {
+    /// Forgets packs whose files are gone and of which nothing is missed.
+    async fn forget_lost(&mut self, lost: Vec<PackRow>) -> Result<(), Error> {
+        if self.options.dry_run || lost.is_empty() {
             return Ok(());
         }
+        // Chunks were brought again; what describes blobs nobody brings.
+        self.keep_descriptions().await?;
         let shared = self.shared.clone();
-        let name = pack.name;
-        // It may have come back, on a disk that was away.
+        let names: Vec<_> = lost.iter().map(|pack| pack.name).collect();
+        // They may have come back, on a disk that was away.
         blocking(move || {
-            shared.packs.forget(name);
-            shared.remove_pack(name)?;
+            for name in names {
+                shared.packs.forget(name);
+                shared.remove_pack(name)?;
+            }
             shared.sync_packs()
         })
         .await??;
-        self.shared.index.forget_packs(&[pack.id]).await
+        let ids: Vec<i64> = lost.iter().map(|pack| pack.id).collect();
+        self.shared.index.forget_packs(&ids).await
     }
 }

@@ -1,12 +1,13 @@
 //! A disk that does to the n-th operation what a test says, and that knows what a power cut would leave.
 //!
 //! The store works on real files below it. Beside them it keeps, for every file, how much of it was synced, and
-//! for every directory, which names were: [`FaultyDisk::lose_power`] makes a copy that has just these. The index
-//! is copied as it is: `SQLite` syncs each commit before it returns (a test of the index holds it to that).
+//! for every directory, which names were: [`FaultyDisk::lose_power`] makes a copy that has just these. What `SQLite`
+//! writes of the index is copied as it is: it syncs each commit before it returns (a test of the index holds it to that).
+//! But not of an index that is being built: of that one, only what was synced through here is durable.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -16,6 +17,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Disk, RealDisk};
+use crate::store::{PACKS, REBUILT};
 
 /// No space left on device.
 pub(crate) const ENOSPC: i32 = 28;
@@ -91,6 +93,8 @@ struct State {
     synced: HashMap<u64, u64>,
     /// Which names are durable, and what they mean.
     names: HashMap<PathBuf, HashMap<OsString, u64>>,
+    /// Indexes that were built beside another one, by their inodes: `SQLite` was told not to sync them.
+    built: HashSet<u64>,
 }
 
 /// What an operation is to do.
@@ -175,21 +179,20 @@ impl FaultyDisk {
         };
         let packs = to.join("packs");
         fs::create_dir_all(&packs).unwrap();
-        let mut files: Vec<PathBuf> = fs::read_dir(from)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        // The index's log before the index: a connection that is still closing may write the one back into the other
-        // meanwhile, and doing so twice changes nothing.
-        files.sort_by_key(|path| !path.to_string_lossy().ends_with("-wal"));
-        for path in files {
-            let name = path.file_name().unwrap();
-            if path.is_file() && name != "lock" && !name.to_string_lossy().ends_with("-shm") {
-                match fs::copy(&path, to.join(name)) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    copied => drop(copied.unwrap()),
-                }
+        for (name, inode) in self.root_names(&state, from, chance.as_mut()) {
+            let path = from.join(&name);
+            let kept = self.kept_file(inode);
+            let is_here = path.metadata().is_ok_and(|found| found.ino() == inode);
+            let Ok(mut bytes) = fs::read(if is_here { path } else { kept }) else {
+                // A connection that closes late has removed the log.
+                continue;
+            };
+            let is_ours = state.built.contains(&inode) || state.synced.contains_key(&inode);
+            if is_ours && !chance.as_mut().is_some_and(coin) {
+                let synced = state.synced.get(&inode).copied().unwrap_or_default();
+                bytes.truncate(usize::try_from(synced).unwrap());
             }
+            fs::write(to.join(name), bytes).unwrap();
         }
         let from = from.join("packs");
         let mut names = state.names.get(&from).cloned().unwrap_or_default();
@@ -224,6 +227,50 @@ impl FaultyDisk {
                 }
             }
             fs::write(packs.join(name), left).unwrap();
+        }
+    }
+
+    /// The names that are left in the store's own directory, and what they mean. The index's log comes before the index: a
+    /// connection that is still closing may write the one back into the other meanwhile, and doing so twice changes
+    /// nothing.
+    fn root_names(
+        &self,
+        state: &State,
+        from: &Path,
+        mut chance: Option<&mut u64>,
+    ) -> Vec<(OsString, u64)> {
+        let now = all_names(from);
+        let mut names = state.names.get(from).cloned().unwrap_or_default();
+        // What `SQLite` removes and makes is durable when it says so.
+        let is_log = |name: &OsString| name.to_string_lossy().ends_with("-wal");
+        names.retain(|name, inode| !is_log(name) || self.kept_file(*inode).exists());
+        let mut touched: Vec<&OsString> = now.keys().chain(names.keys()).collect();
+        touched.sort();
+        touched.dedup();
+        let mut left = names.clone();
+        for name in touched {
+            let new = now.get(name);
+            let is_logged = is_log(name) && new.is_some();
+            if is_logged || chance.as_mut().is_some_and(|seed| coin(seed)) {
+                match new {
+                    Some(inode) => left.insert(name.clone(), *inode),
+                    None => left.remove(name),
+                };
+            }
+        }
+        let mut left: Vec<_> = left.into_iter().collect();
+        left.retain(|(name, _)| name != "lock" && !name.to_string_lossy().ends_with("-shm"));
+        left.sort_by_key(|(name, _)| (!is_log(name), name.clone()));
+        left
+    }
+
+    /// Keeps a file whose name is about to go: the power may bring it back.
+    fn keep(&self, path: &Path) {
+        if let Ok(metadata) = path.metadata() {
+            let kept = self.kept_file(metadata.ino());
+            if !kept.exists() {
+                fs::hard_link(path, kept).unwrap();
+            }
         }
     }
 
@@ -313,6 +360,20 @@ fn coin(state: &mut u64) -> bool {
     (word ^ (word >> 27)) >> 63 == 1
 }
 
+/// The names of all files in a directory.
+fn all_names(directory: &Path) -> HashMap<OsString, u64> {
+    fs::read_dir(directory)
+        .unwrap()
+        .filter_map(|entry| {
+            let entry = entry.unwrap();
+            let metadata = entry.metadata().ok()?;
+            metadata
+                .is_file()
+                .then(|| (entry.file_name(), metadata.ino()))
+        })
+        .collect()
+}
+
 /// The names in a directory of files that this disk has made.
 fn known_names(directory: &Path, synced: &HashMap<u64, u64>) -> HashMap<OsString, u64> {
     let Ok(entries) = fs::read_dir(directory) else {
@@ -380,23 +441,40 @@ impl Disk for FaultyDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(Operation::Rename, || RealDisk.rename(from, to))
+        self.change(Operation::Rename, || {
+            self.keep(from);
+            self.keep(to);
+            RealDisk.rename(from, to)
+        })
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.change(Operation::SyncDirectory, || {
             let mut state = self.state();
-            let names = known_names(path, &state.synced);
+            // In the directory of the packs every file is ours.
+            let names = if path.ends_with(PACKS) {
+                known_names(path, &state.synced)
+            } else {
+                all_names(path)
+            };
             state.names.insert(path.to_path_buf(), names);
             Ok(())
         })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.change(Operation::Remove, || RealDisk.remove(path))
+        self.change(Operation::Remove, || {
+            self.keep(path);
+            RealDisk.remove(path)
+        })
     }
 
-    fn before_commit(&self, _index: &Path) -> io::Result<()> {
+    fn before_commit(&self, index: &Path) -> io::Result<()> {
+        if index.ends_with(REBUILT)
+            && let Ok(metadata) = index.metadata()
+        {
+            self.state().built.insert(metadata.ino());
+        }
         self.change(Operation::Commit, || Ok(()))
     }
 }

@@ -223,6 +223,68 @@ impl Index {
             .map_err(self.failed("looking up a pack"))
     }
 
+    /// Whether the index knows any pack.
+    pub(crate) async fn knows_any_pack(&self) -> Result<bool, Error> {
+        let mut reader = self.reader().await;
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pack)")
+            .fetch_one(&mut *reader)
+            .await
+            .map_err(self.failed("looking for packs"))
+    }
+
+    /// When a collection first came upon this pack, which the index does not know; in milliseconds since 1970.
+    pub(crate) async fn orphan_seen_at(&self, name: Uuid) -> Result<Option<i64>, Error> {
+        let mut reader = self.reader().await;
+        sqlx::query_scalar("SELECT seen_at FROM orphan WHERE name = ?")
+            .bind(&name.as_bytes()[..])
+            .fetch_optional(&mut *reader)
+            .await
+            .map_err(self.failed("looking up a pack that it does not know"))
+    }
+
+    /// Remembers that a collection has come upon this pack, which the index does not know. (Whoever makes it known
+    /// forgets that.)
+    pub(crate) async fn see_orphan(&self, name: Uuid, now: i64) -> Result<(), Error> {
+        let action = "recording a pack that it does not know";
+        let mut writer = self.writer(action).await;
+        let mut change = self.begin(&mut writer, action).await?;
+        sqlx::query("INSERT OR IGNORE INTO orphan (name, seen_at) VALUES (?, ?)")
+            .bind(&name.as_bytes()[..])
+            .bind(now)
+            .execute(&mut *change)
+            .await
+            .map_err(self.failed(action))?;
+        change.commit().await
+    }
+
+    /// Forgets of the packs that it does not know all but these: they are gone, or it knows them now.
+    pub(crate) async fn forget_orphans(&self, but: &[Uuid]) -> Result<(), Error> {
+        let action = "forgetting packs that it did not know";
+        let failed = self.failed(action);
+        let seen: Vec<Vec<u8>> = {
+            let mut reader = self.reader().await;
+            let seen = sqlx::query_scalar("SELECT name FROM orphan");
+            seen.fetch_all(&mut *reader).await.map_err(&failed)?
+        };
+        let gone: Vec<Vec<u8>> = seen
+            .into_iter()
+            .filter(|name| !but.iter().any(|kept| kept.as_bytes()[..] == name[..]))
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut writer = self.writer(action).await;
+        let mut change = self.begin(&mut writer, action).await?;
+        for name in gone {
+            sqlx::query("DELETE FROM orphan WHERE name = ?")
+                .bind(name)
+                .execute(&mut *change)
+                .await
+                .map_err(&failed)?;
+        }
+        change.commit().await
+    }
+
     /// At most how many different chunks complete blobs name.
     pub(crate) async fn most_live_chunks(&self) -> Result<u64, Error> {
         let failed = self.failed("counting chunks");
@@ -347,6 +409,7 @@ async fn move_chunks(
     .bind(commit.round)
     .fetch_one(&mut *connection)
     .await?;
+    no_orphan(connection, commit.name).await?;
     let mut sources: Vec<i64> = commit.moved.iter().map(|moved| moved.source).collect();
     sources.sort_unstable();
     sources.dedup();
@@ -369,6 +432,18 @@ async fn move_chunks(
         query.bind(pack).execute(&mut *connection).await?;
     }
     condemn(connection, commit.round, &commit.emptied).await
+}
+
+/// A pack that is made known is none that the index does not know.
+pub(super) async fn no_orphan(
+    connection: &mut SqliteConnection,
+    name: Uuid,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM orphan WHERE name = ?")
+        .bind(&name.as_bytes()[..])
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Whoever holds `from` holds `to` as well.

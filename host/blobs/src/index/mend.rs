@@ -3,12 +3,13 @@
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
+use super::collection::{inherit_replaced, no_orphan};
 use super::{
     Found, Index, LOOKUP, PACK_LOST, Stored, held, insert_blob, insert_rows, lookup, now, rows,
 };
 use crate::manifest::{BlobRecord, EncodedPart};
 use crate::pack::{Entry, Kind};
-use crate::{BlobId, ChunkId, Error};
+use crate::{BlobId, ChunkId, Digest, Error};
 
 /// A pack that is to be known, as it says of itself.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Adoption {
     pub(crate) entries: Vec<Entry>,
     pub(crate) parts: Vec<(BlobId, EncodedPart)>,
     pub(crate) blobs: Vec<BlobRecord>,
+    /// What described blobs and cannot be read. It is not among the entries.
+    pub(crate) unread: Vec<Digest>,
 }
 
 /// What came of it.
@@ -41,6 +44,44 @@ impl Index {
             .map_err(self.failed(action))?;
         change.commit().await?;
         Ok(adopted)
+    }
+
+    /// Makes known what packs say, or a damaged one seems to say, of blobs that may not be whole: where nothing else is
+    /// known of them.
+    pub(crate) async fn adopt_guesses(
+        &self,
+        parts: &[(BlobId, EncodedPart)],
+        blobs: &[BlobRecord],
+    ) -> Result<(), Error> {
+        let action = "recording what was found";
+        let failed = self.failed(action);
+        let mut writer = self.writer(action).await;
+        let mut change = self.begin(&mut writer, action).await?;
+        for (blob, part) in parts {
+            sqlx::query(
+                "INSERT OR IGNORE INTO manifest (blob, first_byte, data, checksum) \
+                 VALUES (?, ?, ?, ?)",
+            )
+            .bind(&blob.as_bytes()[..])
+            .bind(rows::signed(part.first_byte))
+            .bind(&part.data[..])
+            .bind(&part.checksum.as_bytes()[..])
+            .execute(&mut *change)
+            .await
+            .map_err(&failed)?;
+        }
+        for record in blobs {
+            let is_known: bool =
+                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM blob WHERE id = ?)")
+                    .bind(&record.info.id.as_bytes()[..])
+                    .fetch_one(&mut *change)
+                    .await
+                    .map_err(&failed)?;
+            if !is_known {
+                insert_blob(&mut change, record).await.map_err(&failed)?;
+            }
+        }
+        change.commit().await
     }
 
     /// Makes a complete blob known, with its manifest.
@@ -99,6 +140,30 @@ impl Index {
             ids,
         )
         .await
+    }
+
+    /// Marks chunks as wrong that are in this pack.
+    pub(crate) async fn quarantine_chunks_in(
+        &self,
+        pack: Uuid,
+        ids: &[ChunkId],
+    ) -> Result<(), Error> {
+        let action = "quarantining what is corrupt";
+        let failed = self.failed(action);
+        let mut writer = self.writer(action).await;
+        let mut change = self.begin(&mut writer, action).await?;
+        for id in ids {
+            sqlx::query(
+                "UPDATE chunk SET quarantined = 1 \
+                 WHERE id = ? AND pack = (SELECT id FROM pack WHERE name = ?)",
+            )
+            .bind(&id.as_bytes()[..])
+            .bind(&pack.as_bytes()[..])
+            .execute(&mut *change)
+            .await
+            .map_err(&failed)?;
+        }
+        change.commit().await
     }
 
     /// Forgets chunks that no blob has and that are nowhere.
@@ -303,6 +368,8 @@ async fn adopt(change: &mut SqliteConnection, adoption: &Adoption) -> Result<Ado
     .fetch_one(&mut *change)
     .await?
     .try_get(0)?;
+    no_orphan(change, adoption.name).await?;
+    inherit_replaced(change, pack).await?;
     let mut chunks: Vec<&Entry> = adoption
         .entries
         .iter()

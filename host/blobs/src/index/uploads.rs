@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sqlx::Row;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
+use uuid::Uuid;
 
 use super::mend::insert_part;
 use super::{Index, lease_pack, now, rows};
@@ -231,12 +232,14 @@ impl Index {
         change.commit().await
     }
 
-    /// Makes a part of such an upload's manifest known, and leases the packs that have its chunks.
+    /// Makes a part of such an upload's manifest known, and leases the packs that have its chunks and the one that records
+    /// it: once the blob is complete, nothing else does.
     pub(crate) async fn carry_part(
         &self,
         id: BlobId,
         part: &EncodedPart,
         chunks: &[ChunkId],
+        recorder: Option<Uuid>,
     ) -> Result<(), Error> {
         let found = self.lookup(chunks).await?;
         let mut packs: Vec<i64> = found.values().map(|stored| stored.pack).collect();
@@ -247,6 +250,14 @@ impl Index {
         let mut writer = self.writer(action).await;
         let mut change = self.begin(&mut writer, action).await?;
         insert_part(&mut change, id, part).await.map_err(&failed)?;
+        if let Some(name) = recorder {
+            let pack: Option<i64> = sqlx::query_scalar("SELECT id FROM pack WHERE name = ?")
+                .bind(&name.as_bytes()[..])
+                .fetch_optional(&mut *change)
+                .await
+                .map_err(&failed)?;
+            packs.extend(pack);
+        }
         for pack in packs {
             lease_pack(&mut change, id, pack).await.map_err(&failed)?;
         }

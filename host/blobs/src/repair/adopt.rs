@@ -6,32 +6,32 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::Repair;
 use super::manifests::gather;
+use super::{Repair, notes};
 use crate::check::Job;
 use crate::index::{Adoption, Index};
 use crate::manifest::{BlobRecord, EncodedPart, Part, chain};
-use crate::pack::{Decoder, Entry, Kind, Pack, RecordError, Salvage, pack_file_name};
+use crate::pack::{Decoder, Entry, Kind, Pack, RecordError, Salvage, Survey, pack_file_name};
 use crate::{BlobId, Error};
 
 /// What of a pack can be believed, whether it is whole or damaged.
-pub(crate) enum Source {
+pub(crate) enum Source<'a> {
     Whole(Pack),
-    Damaged(Salvage),
+    Damaged(&'a Salvage, &'a Survey),
 }
 
-impl Source {
+impl Source<'_> {
     pub(crate) fn entries(&self) -> &[Entry] {
         match self {
             Source::Whole(pack) => &pack.entries,
-            Source::Damaged(salvage) => &salvage.candidates,
+            Source::Damaged(_, survey) => &survey.entries,
         }
     }
 
     fn read(&self, entry: &Entry, decoder: &mut Decoder) -> Result<Vec<u8>, RecordError> {
         match self {
             Source::Whole(pack) => pack.read_with(entry, decoder),
-            Source::Damaged(salvage) => salvage.read(entry, decoder),
+            Source::Damaged(salvage, _) => salvage.read(entry, decoder),
         }
     }
 
@@ -41,13 +41,13 @@ impl Source {
     }
 }
 
-/// What an index has to know of a pack. Records of manifests and blobs that cannot be read are left out; chunks are
-/// verified only if the pack is damaged.
+/// What an index has to know of a pack. Records of manifests and blobs that cannot be read are left out, and named; chunks
+/// were verified only if the pack is damaged.
 pub(crate) fn adoption(
     job: &Job,
     name: Uuid,
     length: u64,
-    source: &Source,
+    source: &Source<'_>,
 ) -> Result<Adoption, Error> {
     let mut decoder = Decoder::default();
     let mut adoption = Adoption {
@@ -56,41 +56,53 @@ pub(crate) fn adoption(
         entries: Vec::new(),
         parts: Vec::new(),
         blobs: Vec::new(),
+        unread: Vec::new(),
     };
     for entry in source.entries() {
-        let bytes = match (entry.kind, source) {
-            (Kind::Chunk, Source::Whole(_)) | (Kind::Other(_), _) => Ok(Vec::new()),
-            _ => source.read(entry, &mut decoder),
+        let bytes = match entry.kind {
+            Kind::Chunk | Kind::Other(_) => Ok(Vec::new()),
+            Kind::Manifest | Kind::Blob => source.read(entry, &mut decoder),
         };
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(failure) => {
                 let path = job.packs.join(pack_file_name(name));
                 tracing::warn!(path = %path.display(), record = %entry.id, ?failure, "a record cannot be read");
+                adoption.unread.push(entry.id);
                 continue;
             }
         };
-        match entry.kind {
-            Kind::Manifest => {
-                if let Ok(part) = Part::decode(&bytes, entry.id.as_bytes()) {
-                    let encoded = EncodedPart {
-                        first_byte: part.first_byte,
-                        data: bytes,
-                        checksum: entry.id,
-                    };
-                    adoption.parts.push((part.blob, encoded));
-                }
-            }
-            Kind::Blob => {
-                if let Ok(record) = serde_json::from_slice::<BlobRecord>(&bytes) {
-                    adoption.blobs.push(record);
-                }
-            }
-            Kind::Chunk | Kind::Other(_) => {}
+        match described(entry, bytes) {
+            Some(Described::Part(part, encoded)) => adoption.parts.push((part.blob, encoded)),
+            Some(Described::Blob(record)) => adoption.blobs.push(record),
+            None => {}
         }
         adoption.entries.push(*entry);
     }
     Ok(adoption)
+}
+
+/// What a record says of a blob.
+pub(crate) enum Described {
+    Part(Part, EncodedPart),
+    Blob(BlobRecord),
+}
+
+/// What a record says of a blob, if that makes sense.
+pub(crate) fn described(entry: &Entry, data: Vec<u8>) -> Option<Described> {
+    match entry.kind {
+        Kind::Manifest => {
+            let part = Part::decode(&data, entry.id.as_bytes()).ok()?;
+            let encoded = EncodedPart {
+                first_byte: part.first_byte,
+                data,
+                checksum: entry.id,
+            };
+            Some(Described::Part(part, encoded))
+        }
+        Kind::Blob => serde_json::from_slice(&data).ok().map(Described::Blob),
+        Kind::Chunk | Kind::Other(_) => None,
+    }
 }
 
 /// Makes a pack known to an index. Where the index has a chunk of it in another pack already, the better copy stays:
@@ -99,7 +111,7 @@ pub(crate) fn adopt(
     job: &Job,
     index: &Index,
     adoption: &Adoption,
-    source: &Source,
+    source: &Source<'_>,
 ) -> Result<(), Error> {
     let adopted = job.handle.block_on(index.adopt(adoption))?;
     let mut decoder = Decoder::default();
@@ -137,9 +149,8 @@ pub(crate) fn open(job: &Job, path: &Path) -> Result<Pack, Error> {
 }
 
 impl Repair<'_> {
-    /// Makes packs known that the index does not name. A blob that one of them says is complete becomes known too if
-    /// it is: it may never have been acknowledged, or may have been removed, and whoever keeps a record of blobs
-    /// removes it then.
+    /// Makes packs known that the index does not name. A blob that one of them says is complete becomes known too: it
+    /// may never have been acknowledged, or may have been removed, and whoever keeps a record of blobs removes it then.
     pub(super) fn adopt_orphans(&mut self, orphans: &[Uuid]) -> Result<(), Error> {
         for name in orphans {
             let pack = open(self.job, &self.job.packs.join(pack_file_name(*name)))?;
@@ -156,13 +167,19 @@ impl Repair<'_> {
         let source = Source::Whole(pack);
         let mut adoption = adoption(self.job, name, length, &source)?;
         self.records.append(&mut adoption.blobs);
+        if !adoption.unread.is_empty() {
+            let lost = adoption.unread.len();
+            let detail = format!("{lost} of its records that describe packages cannot be read");
+            notes::leave(self.job, name, &detail)?;
+        }
         // Not before it is known that the blob is complete: an upload that goes on has parts of its own.
         adoption.parts.clear();
         adopt(self.job, self.index, &adoption, &source)?;
         Ok(adoption.entries.len())
     }
 
-    /// Makes blobs known that packs say are complete, if they are.
+    /// Makes blobs known that packs say are complete. Of one that is not any more, because a chunk of it or a part of its
+    /// manifest is lost, a check tells; nothing else would.
     pub(super) fn restore_blobs(&mut self) -> Result<(), Error> {
         let mut unknown: HashMap<BlobId, BlobRecord> = HashMap::new();
         for record in std::mem::take(&mut self.records) {
@@ -177,32 +194,48 @@ impl Repair<'_> {
         }
         let ids: Vec<BlobId> = unknown.keys().copied().collect();
         for (id, parts) in gather(self.job, &ids)? {
-            if let Some(record) = unknown.remove(&id)
-                && let Some(parts) = chain(&record.info, parts)
-            {
-                self.restore_if_complete(&record, parts)?;
+            if let Some(record) = unknown.remove(&id) {
+                self.restore_blob(&record, parts)?;
             }
         }
         Ok(())
     }
 
-    fn restore_if_complete(
+    fn restore_blob(
         &mut self,
         record: &BlobRecord,
         parts: Vec<(Part, EncodedPart)>,
     ) -> Result<(), Error> {
-        for (part, _) in &parts {
+        let info = &record.info;
+        let mut detail = format!("{} bytes of {}", info.bytes, info.namespace);
+        let found: Vec<(BlobId, EncodedPart)> = parts
+            .iter()
+            .map(|(_, encoded)| (info.id, encoded.clone()))
+            .collect();
+        if let Some(parts) = chain(info, parts) {
+            if !self.are_usable(&parts)? {
+                detail.push_str(", of which some are lost");
+            }
+            let encoded: Vec<EncodedPart> = parts.into_iter().map(|(_, encoded)| encoded).collect();
+            self.wait(self.index.restore_blob(record, &encoded))?;
+        } else {
+            detail.push_str(", of whose chunk list a part is lost");
+            let blobs = std::slice::from_ref(record);
+            self.wait(self.index.adopt_guesses(&found, blobs))?;
+        }
+        self.mended("restored", format!("blob {}", info.id), detail)
+    }
+
+    /// Whether every chunk that these name can be read, as far as the index knows.
+    fn are_usable(&self, parts: &[(Part, EncodedPart)]) -> Result<bool, Error> {
+        for (part, _) in parts {
             let ids: Vec<_> = part.chunks.iter().map(|chunk| chunk.id).collect();
             let found = self.wait(self.index.lookup(&ids))?;
             let usable = |id| found.get(id).is_some_and(|stored| stored.usable);
             if !ids.iter().all(usable) {
-                return Ok(());
+                return Ok(false);
             }
         }
-        let encoded: Vec<EncodedPart> = parts.into_iter().map(|(_, encoded)| encoded).collect();
-        self.wait(self.index.restore_blob(record, &encoded))?;
-        let info = &record.info;
-        let detail = format!("{} bytes of {}", info.bytes, info.namespace);
-        self.mended("restored", format!("blob {}", info.id), detail)
+        Ok(true)
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::Repair;
 use super::adopt::{Source, adopt, adoption, open};
 use crate::check::Job;
@@ -90,32 +92,19 @@ impl Repair<'_> {
         let mut writer: Option<PackWriter> = None;
         let mut recorded = 0_usize;
         for blob in blobs {
-            let Some((info, chunker)) = self.wait(self.index.blob(*blob))? else {
-                continue;
-            };
-            let mut from = 0;
-            while let Some((first_byte, part)) = self.wait(self.index.part_from(*blob, from))? {
-                from = first_byte + 1;
-                let writer = self.open_writer(&mut writer)?;
-                append(writer, Kind::Manifest, part.checksum, &part.data)?;
-            }
-            let record = BlobRecord {
-                version: 1,
-                info,
-                chunker,
-            };
-            let json = serde_json::to_vec(&record).map_err(|source| {
-                Error::io("describing a blob for", &self.job.packs, source.into())
-            })?;
             let open = self.open_writer(&mut writer)?;
-            append(open, Kind::Blob, Digest::blake3(&json), &json)?;
+            if !describe(&self.job.handle, self.index, *blob, open)? {
+                continue;
+            }
             let full = open.record_bytes() >= PACK_BYTES;
             recorded += 1;
             if full && let Some(writer) = writer.take() {
                 self.seal_records(writer)?;
             }
         }
-        if let Some(writer) = writer {
+        if let Some(writer) = writer
+            && writer.records() > 0
+        {
             self.seal_records(writer)?;
         }
         if recorded > 0 {
@@ -155,6 +144,33 @@ impl Repair<'_> {
         adoption.parts.clear();
         adopt(self.job, self.index, &adoption, &source)
     }
+}
+
+/// Writes what the index says of a blob into a pack: its manifest, and that it is complete; `false` if it is not there.
+/// Blocks.
+pub(crate) fn describe(
+    handle: &Handle,
+    index: &Index,
+    blob: BlobId,
+    writer: &mut PackWriter,
+) -> Result<bool, Error> {
+    let Some((info, chunker)) = handle.block_on(index.blob(blob))? else {
+        return Ok(false);
+    };
+    let mut from = 0;
+    while let Some((first_byte, part)) = handle.block_on(index.part_from(blob, from))? {
+        from = first_byte + 1;
+        append(writer, Kind::Manifest, part.checksum, &part.data)?;
+    }
+    let record = BlobRecord {
+        version: 1,
+        info,
+        chunker,
+    };
+    let json = serde_json::to_vec(&record)
+        .map_err(|source| Error::io("describing a blob for", index.path(), source.into()))?;
+    append(writer, Kind::Blob, Digest::blake3(&json), &json)?;
+    Ok(true)
 }
 
 fn append(writer: &mut PackWriter, kind: Kind, id: Digest, data: &[u8]) -> Result<(), Error> {

@@ -6,9 +6,11 @@ mod crash;
 mod damage;
 mod follow;
 mod held;
+mod older;
 mod pieces;
 mod reindex;
 mod round_trip;
+mod salvage;
 mod stress;
 #[path = "../../src/testing.rs"]
 mod testing;

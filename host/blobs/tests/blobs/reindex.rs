@@ -107,6 +107,34 @@ async fn of_two_copies_of_a_chunk_the_good_one_is_indexed() {
 }
 
 #[tokio::test]
+async fn a_chunk_that_was_found_wrong_is_not_leaned_on_after_a_reindex() {
+    for lost in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = open(directory.path()).await;
+        let data = noise(1, 600_000);
+        let first = store(&blobs, "blog", &data).await;
+        let path = packs(directory.path(), "pack").remove(0);
+        let entries = Pack::open(&path).unwrap().entries;
+        let mut chunks = entries.iter().filter(|entry| entry.kind == Kind::Chunk);
+        crate::check::flip(&path, chunks.next_back().unwrap().extent.offset + 5);
+        assert!(read(blobs.reader(first.id).await.unwrap()).await.is_err());
+        drop(blobs);
+        closed(directory.path()).await;
+        if lost {
+            fs::remove_file(directory.path().join("index.db")).unwrap();
+        }
+        reindex(directory.path()).await;
+        let blobs = open(directory.path()).await;
+        assert_eq!(blobs.damage().await.unwrap().chunks, 1, "lost: {lost}");
+        let second = store(&blobs, "shop", &data).await;
+        for blob in [first, second] {
+            let found = read(blobs.reader(blob.id).await.unwrap()).await;
+            assert!(found.is_ok_and(|found| found == data), "lost: {lost}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_pack_is_indexed_as_far_as_it_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     let blobs = open(directory.path()).await;

@@ -267,3 +267,35 @@ async fn an_upload_of_which_something_is_lost_is_found_and_forgotten_and_others_
     closed(directory.path()).await;
     assert_goes_on(directory.path(), sound.id, &data, "the sound one").await;
 }
+
+#[tokio::test]
+async fn what_a_pack_records_of_an_upload_is_kept_for_it_after_a_reindex() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let blobs = open_with_small_packs(directory).await;
+    let known = noise(1, 900_000);
+    store(&blobs, "blog", &known).await;
+    // Everything that is sent is there already, so its packs say what it is and nothing else.
+    let upload = blobs.create_upload("blog", None, "").await.unwrap();
+    let ingest = append(&blobs, upload.id, &known).await;
+    ingest.suspend().await.unwrap();
+    drop(blobs);
+    closed(directory).await;
+
+    assert_eq!(reindex(directory).await.uploads, 1);
+    let blobs = open_with_small_packs(directory).await;
+    blobs.collect(CollectOptions::default()).await.unwrap();
+    let rest = noise(2, 300_000);
+    let ingest = append(&blobs, upload.id, &rest).await;
+    let info = ingest.finish().await.unwrap();
+    drop(blobs);
+    closed(directory).await;
+
+    let (_, said) = check(directory, LOOK).await;
+    assert!(said.faults.is_empty(), "{said:#?}");
+    fs::remove_file(directory.join("index.db")).unwrap();
+    reindex(directory).await;
+    let blobs = open_with_small_packs(directory).await;
+    let found = read(blobs.reader(info.id).await.unwrap()).await.unwrap();
+    assert!(found == [known, rest].concat());
+}

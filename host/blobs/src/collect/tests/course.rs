@@ -177,8 +177,16 @@ async fn a_dry_run_says_what_would_go_and_changes_nothing() {
     assert!(foretold.bytes_freed().abs_diff(done.bytes_freed()) < 10_000);
 }
 
+/// The packs that the index does not know were first seen so much earlier.
+async fn grow_old(directory: &Path, by: Duration) {
+    let mut index = index(directory).await;
+    let earlier = sqlx::query("UPDATE orphan SET seen_at = seen_at - ?");
+    let by = i64::try_from(by.as_millis()).unwrap();
+    earlier.bind(by).execute(&mut index).await.unwrap();
+}
+
 #[tokio::test]
-async fn packs_that_the_index_does_not_know_go_when_they_are_old() {
+async fn packs_that_the_index_does_not_know_go_when_it_has_not_known_them_for_long() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path()).await;
     let data = noise(1, 300_000);
@@ -194,18 +202,22 @@ async fn packs_that_the_index_does_not_know_go_when_they_are_old() {
     let careful = CollectOptions::default();
     let report = store.collect(careful.clone()).await.unwrap();
     assert_eq!(report.orphans_removed, 0);
-    let old = std::time::SystemTime::now() - careful.orphan_grace - Duration::from_secs(60);
-    File::options()
-        .write(true)
-        .open(&orphan)
-        .unwrap()
-        .set_modified(old)
-        .unwrap();
-    let report = store.collect(careful).await.unwrap();
+    // However old its bytes are: it counts since when the index has not known it.
+    let old = std::time::SystemTime::now() - 2 * careful.orphan_grace;
+    let copy = File::options().write(true).open(&orphan).unwrap();
+    copy.set_modified(old).unwrap();
+    let report = store.collect(careful.clone()).await.unwrap();
+    assert_eq!(report.orphans_removed, 0);
+    grow_old(directory.path(), careful.orphan_grace).await;
+    let report = store.collect(careful.clone()).await.unwrap();
     assert_eq!(report.orphans_removed, 1);
     assert!(!orphan.exists());
     assert!(foreign.iter().all(|path| path.exists()));
     assert_whole(&store, &blobs, "after it").await;
+    // One of the same name that comes later has all of its time again.
+    fs::copy(packs(directory.path()).remove(0), &orphan).unwrap();
+    let report = store.collect(careful).await.unwrap();
+    assert_eq!(report.orphans_removed, 0);
 }
 
 #[tokio::test]
@@ -313,6 +325,29 @@ async fn a_pack_that_is_lost_is_forgotten_when_nothing_of_it_is_missed() {
     collect(&store).await;
     collect(&store).await;
     assert_tidy(directory.path(), "lost and dead").await;
+
+    // What only the pack that is lost said of the blob is in another one now.
+    close(store).await;
+    fs::remove_file(directory.path().join("index.db")).unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::channel(8);
+    tokio::spawn(async move { while told.recv().await.is_some() {} });
+    Store::reindex(directory.path(), tell).await.unwrap();
+    let store = open(directory.path()).await;
+    assert_whole(&store, &blobs, "without the index").await;
+}
+
+/// Closes a store's index, so that its file may be taken away.
+async fn close(store: Store) {
+    let mut shared = std::sync::Arc::clone(&store.shared);
+    drop(store);
+    let last = loop {
+        match std::sync::Arc::try_unwrap(shared) {
+            Ok(last) => break last,
+            Err(again) => shared = again,
+        }
+        tokio::task::yield_now().await;
+    };
+    last.index.close().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::disk::faults::{ENOSPC, Fault};
+use crate::disk::Disk;
+use crate::disk::faults::{ENOSPC, Fault, Operation, PowerCut};
 use crate::index::Index;
 use crate::pack::{self, Pack};
 use crate::{CheckOptions, CheckReport};
@@ -69,11 +70,122 @@ fn seed(directory: &Path, what: &str) {
         "an unreadable index" => fs::write(index, b"not an index").unwrap(),
         "a damaged table" => flip(&pack(0), 70),
         "a damaged table and no index" => {
-            flip(&pack(0), 20);
+            flip(&pack(0), 70);
             fs::remove_file(index).unwrap();
         }
         other => panic!("{other}"),
     }
+}
+
+/// Seeds them, for good.
+fn seed_for_good(site: &Site, what: &str) {
+    seed(&site.directory(), what);
+    site.disk.sync_directory(&site.directory()).unwrap();
+}
+
+/// What a power cut leaves, in two ways.
+fn without_power(site: &Site, n: usize) -> [(PowerCut, PathBuf); 2] {
+    [PowerCut::Everything, PowerCut::Something(n as u64)].map(|cut| {
+        let after = site.root.path().join(format!("{cut:?}"));
+        site.disk.lose_power(&site.directory(), &after, cut);
+        (cut, after)
+    })
+}
+
+#[tokio::test]
+async fn the_power_goes_anywhere_in_a_reindex_and_the_old_index_is_left_or_the_new_one() {
+    for what in ["nothing", "no index", "an unreadable index"] {
+        for n in 0.. {
+            let site = Site::new();
+            let acknowledged = two_blobs(&site).await;
+            seed_for_good(&site, what);
+            site.disk.set(n, Fault::Kill);
+            let disk = Arc::clone(&site.disk);
+            let made = Store::reindex_on(disk, &site.directory(), nobody_cares()).await;
+            let reached = site.disk.reached();
+            assert_eq!(made.is_ok(), !reached, "{what} at {n}: {made:?}");
+            site.closed().await;
+            for (cut, after) in without_power(&site, n) {
+                let when = format!("{what}, {cut:?} at {n}");
+                match Store::open(&after, small_packs()).await {
+                    Ok(store) => assert_whole(&store, &acknowledged, &when).await,
+                    Err(Error::Format { .. } | Error::Index { .. })
+                        if what != "nothing" && reached => {}
+                    Err(error) => panic!("{when}: {error}"),
+                }
+                drop(lock(&after, LOCK_PATIENCE).unwrap());
+                let made = Store::reindex(&after, nobody_cares()).await;
+                assert_eq!(made.unwrap().blobs, 2, "{when}");
+                assert_found(&after, &acknowledged, &when).await;
+            }
+            if !reached {
+                assert!(n > 8, "{n}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_power_goes_anywhere_in_a_repair_and_the_next_one_loses_nothing() {
+    for what in [
+        "no index",
+        "a damaged table",
+        "a damaged table and no index",
+    ] {
+        for n in 0.. {
+            let site = Site::new();
+            let acknowledged = two_blobs(&site).await;
+            seed_for_good(&site, what);
+            site.disk.set(n, Fault::Kill);
+            let outcome = mend(&site).await;
+            let reached = site.disk.reached();
+            assert_eq!(outcome.is_ok(), !reached, "{what} at {n}: {outcome:?}");
+            site.closed().await;
+            for (cut, after) in without_power(&site, n) {
+                let when = format!("{what}, {cut:?} at {n}");
+                let disk = Arc::new(crate::disk::RealDisk);
+                let again = Store::check_on(disk, &after, MEND, nobody_cares()).await;
+                let again = again.unwrap_or_else(|error| panic!("{when}: {error}"));
+                assert_eq!(again.remaining, 0, "{when}: {again:?}");
+                assert_found(&after, &acknowledged, &when).await;
+            }
+            if !reached {
+                assert!(n > 8, "{n}");
+                break;
+            }
+        }
+    }
+}
+
+/// Whether an index that is made anew outlives the power, on a disk that does not do this and says that it does.
+async fn outlives_power_without(operation: Operation) -> bool {
+    let site = Site::new();
+    let acknowledged = two_blobs(&site).await;
+    seed_for_good(&site, "no index");
+    site.disk.swallow(operation);
+    let disk = Arc::clone(&site.disk);
+    let made = Store::reindex_on(disk, &site.directory(), nobody_cares()).await;
+    assert_eq!(made.unwrap().blobs, 2);
+    site.closed().await;
+    let after = site.root.path().join("after");
+    site.disk
+        .lose_power(&site.directory(), &after, PowerCut::Everything);
+    match Store::open(&after, small_packs()).await {
+        Ok(store) => {
+            assert_whole(&store, &acknowledged, "with the new index").await;
+            true
+        }
+        Err(Error::Format { .. } | Error::Index { .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_sync_of_the_new_index_that_does_not_happen_is_noticed_by_these_tests() {
+    assert!(outlives_power_without(Operation::CreateDirectory).await);
+    assert!(!outlives_power_without(Operation::Sync).await);
+    assert!(!outlives_power_without(Operation::SyncDirectory).await);
 }
 
 #[tokio::test]
@@ -200,7 +312,7 @@ async fn a_check_after_any_death_finds_litter_and_nothing_worse() {
 fn the_table_of_a_pack_is_found_also_when_it_holds_a_pack() {
     // A pack that was stored as a blob, whole, has a table of its own before the real one.
     let directory = tempfile::tempdir().unwrap();
-    let disk = || -> Arc<dyn crate::disk::Disk> { Arc::new(crate::disk::RealDisk) };
+    let disk = || -> Arc<dyn Disk> { Arc::new(crate::disk::RealDisk) };
     let write = |record: &[u8]| {
         let mut writer = pack::PackWriter::create(disk(), directory.path()).unwrap();
         let bytes = u32::try_from(record.len()).unwrap();
