@@ -396,6 +396,133 @@ async fn a_second_deployment_sends_what_was_edited_and_says_what_it_spared() {
     assert_eq!(told(&run(other).await).0["spared_bytes"], 0);
 }
 
+/// Gives so many files of a site other contents.
+fn edit(root: &Path, seed: u64, files: u64) {
+    for n in 0..files {
+        let name = root.join(format!("{}.bin", 3 * n));
+        std::fs::write(name, noise(1000 * seed + n, 256 << 10)).unwrap();
+    }
+}
+
+/// The server's name for the only upload that a client remembers, and what the server says of it.
+async fn remembered_upload(server: &Server, home: &Path) -> Option<Value> {
+    let uploads = home.join(".local/state/cofferdam/uploads");
+    let file = std::fs::read_dir(uploads).ok()?.next()?.ok()?;
+    let state: Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
+    let place = format!("/v1/uploads/{}", state["upload"].as_str()?);
+    Some(server.get_json(&place).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_whose_request_breaks_are_sent_again_without_the_rest_of_the_package() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
+    // Two files and what is around them in their chunks: less than goes to an upload at once.
+    let edits: u64 = 600 << 10;
+    for (seed, cuts) in [&[10][..], &[50], &[90], &[10, 50, 90]].iter().enumerate() {
+        edit(root.path(), 1 + seed as u64, 2);
+        let page = format!("edit {seed}");
+        std::fs::write(root.path().join("index.html"), &page).unwrap();
+        let before = link.passed();
+        link.cut_at(cuts.iter().map(|percent| edits * percent / 100));
+        let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+        let (sent, _) = told(&output);
+        assert!(sent["spared_bytes"].as_u64().unwrap() > 8 << 20, "{sent}");
+        assert!(link.cuts.lock().unwrap().is_empty(), "{cuts:?}");
+        let passed = link.passed() - before;
+        // As much as one request has at most, and what a break may cost.
+        assert!(passed <= PACK + PACK, "{passed} bytes for {cuts:?}, {sent}");
+        assert_eq!(server.serves("sent", "/").await.1, page);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_edits_are_gone_on_with_after_breaks_and_by_the_next_client() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 48);
+    told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
+    // Eight files of 256 KiB, so at least two packs.
+    let edits = 2 * PACK;
+    edit(root.path(), 1, 8);
+    let before = link.passed();
+    link.cut_at([10, 50, 90].map(|percent| edits * percent / 100));
+    let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+    let (sent, _) = told(&output);
+    assert_eq!(sent["breaks"], 3, "{sent}");
+    assert!(link.cuts.lock().unwrap().is_empty());
+    // What is around the edits in their chunks is less than as much again.
+    let passed = link.passed() - before;
+    assert!(passed <= 2 * edits + 3 * PACK, "{passed} bytes");
+
+    edit(root.path(), 2, 8);
+    std::fs::write(root.path().join("index.html"), "edited").unwrap();
+    link.tricks.lock().unwrap().stick_past = Some(link.passed() + edits * 3 / 4);
+    let mut child = rereading(&server, &link.url(), root.path(), home.path())
+        .spawn()
+        .unwrap();
+    link.is_stuck().await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What is between the two is lost.
+    link.cut_at([0; 8]);
+    link.is_free();
+    let upload = wait_for("what arrived to be durable", async || {
+        let upload = remembered_upload(&server, home.path()).await?;
+        (upload["offset"].as_u64()? >= PACK).then_some(upload)
+    })
+    .await;
+    let (length, offset) = (&upload["length"], &upload["offset"]);
+    let left = length.as_u64().unwrap() - offset.as_u64().unwrap();
+    link.cut_at([]);
+    let before = link.passed();
+    let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+    assert!(told(&output).0["spared_bytes"].as_u64().unwrap() > 8 << 20);
+    let passed = link.passed() - before;
+    assert!(passed <= left + BESIDE, "{passed} bytes, {left} were left");
+    assert_eq!(server.serves("sent", "/").await.1, "edited");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_that_broke_are_sent_whole_when_what_they_lean_on_went_meanwhile() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    let first = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+    let (_, first) = told(&first);
+    edit(root.path(), 1, 2);
+    std::fs::write(root.path().join("index.html"), "edited").unwrap();
+    let before = link.passed();
+    link.cut_at([300 << 10]);
+    // The request that makes a deployment of what was sent again.
+    link.tricks.lock().unwrap().stick_at = Some("\"upload\":\"");
+    let child = rereading(&server, &link.url(), root.path(), home.path())
+        .spawn()
+        .unwrap();
+    link.is_stuck().await;
+    assert!(link.cuts.lock().unwrap().is_empty());
+    assert!(
+        link.passed() - before < 2 * PACK,
+        "more than the edits went"
+    );
+    let package = format!("/v1/deployments/{}/package", first["id"].as_str().unwrap());
+    let gone = server
+        .request(reqwest::Method::DELETE, &package)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(gone.status(), 204);
+    link.is_free();
+    let (_, record) = told(&wait(child).await);
+    assert!(link.passed() - before > record["package"]["bytes"].as_u64().unwrap());
+    assert_eq!(server.serves("sent", "/").await.1, "edited");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_did_not_change_since_the_last_time_is_neither_read_nor_named() {
     let server = server();

@@ -9,9 +9,9 @@
 //! Of a directory that was sent before is [remembered](memory) what it was like, and of what the server still has only the
 //! files that [changed](unchanged) since are read.
 //!
-//! Nothing here has to be known beforehand, and whatever the server says no to is tried in a plainer way: a chunk
-//! that it forgot or that did not arrive as it was is sent whole, a server without these routes gets the package as
-//! it is.
+//! What broke in one request goes to an upload the next time, the same bytes. Nothing here has to be known beforehand,
+//! and whatever the server says no to is tried in a plainer way: a chunk that it forgot or that did not arrive as it was
+//! is sent whole, a server without these routes gets the package as it is.
 
 mod cut;
 mod framed;
@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::api::Api;
-use crate::api::upload::{Answer, Sent};
+use crate::api::upload::{Answer, Sent, random_name};
 use crate::exit::Failure;
 use crate::pack::Plan;
 use crate::package::{self, Prepared, Source, Wanted};
@@ -111,6 +111,23 @@ pub(crate) struct Delivery<'a> {
     order: Order<'a>,
     prepared: Prepared,
     sent: Arc<Sent>,
+    /// What the server was found to miss, for the next attempt.
+    framed: Option<Arc<Framed>>,
+    /// What the request with that is called when its user has no name for it: of two such requests, one becomes a
+    /// deployment.
+    own_key: String,
+    sending: Sending,
+}
+
+/// How the last attempt went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// In one request without a name: once all of it was sent, nobody knows whether it has begun.
+    Nameless,
+    /// In one request that may be repeated.
+    Named,
+    /// To an upload, which is tried for as long as anybody is patient.
+    Upload,
 }
 
 /// How a package is sent.
@@ -118,8 +135,10 @@ pub(crate) struct Delivery<'a> {
 pub(crate) enum Way {
     /// Whatever is best.
     Best,
-    /// In a way that survives what the last attempt did not, and leans on nothing that the server says it has.
-    Sure,
+    /// The same as the last time, in a way that survives a broken connection.
+    Resumed,
+    /// In such a way too, and leaning on nothing that the server says it has.
+    Whole,
 }
 
 impl<'a> Delivery<'a> {
@@ -138,6 +157,9 @@ impl<'a> Delivery<'a> {
             order,
             prepared: Prepared::of(order.source, order.compress).await?,
             sent: Arc::clone(sent),
+            framed: None,
+            own_key: random_name(),
+            sending: Sending::Nameless,
         })
     }
 
@@ -151,6 +173,15 @@ impl<'a> Delivery<'a> {
         self.prepared.is_repeatable()
     }
 
+    /// Whether the attempt that broke may be followed by another.
+    pub(crate) fn may_go_on(&self) -> bool {
+        match self.sending {
+            Sending::Nameless => self.sent.bytes() > 0 && !self.sent.complete(),
+            Sending::Named => self.sent.bytes() > 0,
+            Sending::Upload => false,
+        }
+    }
+
     /// Sends the package, and returns as soon as the server begins to answer.
     ///
     /// # Errors
@@ -158,6 +189,7 @@ impl<'a> Delivery<'a> {
     /// The server's refusal, the package's own failure, or that the server cannot be reached for too long.
     pub(crate) async fn send(&mut self, way: Way, answer: Answer) -> Result<Response, Failure> {
         self.sent.restart();
+        self.sending = Sending::Nameless;
         let large = self
             .prepared
             .bytes
@@ -165,9 +197,22 @@ impl<'a> Delivery<'a> {
         let Some(bytes) = large else {
             return self.plainly(answer).await;
         };
-        let mut new_server = way == Way::Sure;
+        if way == Way::Resumed
+            && let Some(framed) = self.framed.clone()
+        {
+            match self.frames_in_pieces(framed, answer).await {
+                // What it leans on is gone by now; or the server knows no uploads.
+                Err(Failure::Refused { code, .. })
+                    if is_forgotten(code.as_deref()) || is_unknown(code.as_deref()) =>
+                {
+                    self.sent.restart();
+                }
+                other => return other,
+            }
+        }
+        let mut new_server = way != Way::Best;
         for question in 0..QUESTIONS {
-            if way == Way::Sure {
+            if way != Way::Best {
                 break;
             }
             let framed = match self.ask(question == 0).await? {
@@ -176,9 +221,11 @@ impl<'a> Delivery<'a> {
                     new_server = true;
                     break;
                 }
-                Asked::Framed(framed) => framed,
+                Asked::Framed(framed) => Arc::new(framed),
             };
-            match self.in_frames(Arc::new(framed), answer).await {
+            self.framed = Some(Arc::clone(&framed));
+            self.own_key = random_name();
+            match self.in_frames(framed, answer).await {
                 // The server has forgotten what it said it had.
                 Err(Failure::Refused { code, .. }) if is_forgotten(code.as_deref()) => {
                     new_server = true;
@@ -187,12 +234,11 @@ impl<'a> Delivery<'a> {
                 other => return other,
             }
         }
-        if new_server && (bytes > self.order.limits.resumable_bytes || way == Way::Sure) {
+        self.framed = None;
+        if new_server && (bytes > self.order.limits.resumable_bytes || way != Way::Best) {
             match self.in_pieces(answer).await {
                 // A server that knows no uploads; or one that will say better what it does not know.
-                Err(Failure::Refused { code, .. })
-                    if matches!(code.as_deref(), Some("not_found" | "method_not_allowed")) =>
-                {
+                Err(Failure::Refused { code, .. }) if is_unknown(code.as_deref()) => {
                     self.sent.restart();
                 }
                 other => return other,
@@ -203,6 +249,7 @@ impl<'a> Delivery<'a> {
 
     /// The package as it is, in one request.
     async fn plainly(&mut self, answer: Answer) -> Result<Response, Failure> {
+        self.sending = Sending::Nameless;
         let package = self.prepared.open(Wanted::default()).await?;
         self.api
             .deploy(
@@ -290,29 +337,38 @@ impl<'a> Delivery<'a> {
         framed: Arc<Framed>,
         answer: Answer,
     ) -> Result<Response, Failure> {
-        self.sent.plan(framed.bytes(), framed.spared());
-        let head = match framed.digest() {
-            Some(digest) => with_digest(self.order.head, digest),
-            None => self.order.head.clone(),
-        };
-        if framed.bytes() <= self.order.limits.resumable_bytes {
-            let package = framed.package(0)?;
-            let deployed = self
-                .api
-                .deploy(
-                    self.order.project,
-                    &head,
-                    self.order.key,
-                    package,
-                    answer,
-                    &self.sent,
-                )
-                .await;
-            return deployed;
+        if framed.bytes() > self.order.limits.resumable_bytes {
+            return self.frames_in_pieces(framed, answer).await;
         }
+        self.sending = Sending::Named;
+        self.sent.plan(framed.bytes(), framed.spared());
+        let head = self.head_of(&framed);
+        let package = framed.package(0)?;
+        self.api
+            .deploy(
+                self.order.project,
+                &head,
+                Some(self.key()),
+                package,
+                answer,
+                &self.sent,
+            )
+            .await
+    }
+
+    /// The same, to an upload first.
+    async fn frames_in_pieces(
+        &mut self,
+        framed: Arc<Framed>,
+        answer: Answer,
+    ) -> Result<Response, Failure> {
+        self.sending = Sending::Upload;
+        self.sent.plan(framed.bytes(), framed.spared());
+        let head = self.head_of(&framed);
         let mut content = uploads::Content::Framed(framed);
         let upload = self.uploads().send(&mut content).await?;
-        let deployed = self.deploy_upload(&upload, &head, answer).await;
+        let key = self.key();
+        let deployed = self.deploy_upload(&upload, key, &head, answer).await;
         if let Err(Failure::Refused { code, .. }) = &deployed
             && is_forgotten(code.as_deref())
         {
@@ -322,8 +378,22 @@ impl<'a> Delivery<'a> {
         deployed
     }
 
+    /// What a request with frames is called.
+    fn key(&self) -> &str {
+        self.order.key.unwrap_or(&self.own_key)
+    }
+
+    /// The head that goes with these frames.
+    fn head_of(&self, framed: &Framed) -> Value {
+        match framed.digest() {
+            Some(digest) => with_digest(self.order.head, digest),
+            None => self.order.head.clone(),
+        }
+    }
+
     /// The package as it is, to an upload first.
     async fn in_pieces(&mut self, answer: Answer) -> Result<Response, Failure> {
+        self.sending = Sending::Upload;
         let mut reads = 0;
         loop {
             reads += 1;
@@ -352,7 +422,8 @@ impl<'a> Delivery<'a> {
                 None => self.digest().await?,
             };
             let head = with_digest(self.order.head, &digest);
-            match self.deploy_upload(&upload, &head, answer).await {
+            let key = self.order.key.unwrap_or(&upload);
+            match self.deploy_upload(&upload, key, &head, answer).await {
                 // What an earlier attempt sent was another state of the files.
                 Err(Failure::Refused { code, .. })
                     if code.as_deref() == Some("digest_mismatch") && again => {}
@@ -391,10 +462,10 @@ impl<'a> Delivery<'a> {
     async fn deploy_upload(
         &self,
         upload: &str,
+        key: &str,
         head: &Value,
         answer: Answer,
     ) -> Result<Response, Failure> {
-        let key = self.order.key.unwrap_or(upload);
         let mut wait = FIRST_WAIT;
         loop {
             let deployed = self
@@ -438,6 +509,11 @@ fn with_digest(head: &Value, blake3: &str) -> Value {
 
 fn is_forgotten(code: Option<&str>) -> bool {
     code == Some("chunks_missing")
+}
+
+/// Whether a refusal may be that of a server which does not know the route.
+fn is_unknown(code: Option<&str>) -> bool {
+    matches!(code, Some("not_found" | "method_not_allowed"))
 }
 
 fn is_change(error: &package::Error) -> bool {

@@ -189,7 +189,7 @@ impl Api {
         answer: Answer,
         sent: &Arc<Sent>,
     ) -> Result<Response, Failure> {
-        let boundary = boundary();
+        let boundary = random_name();
         let body = Multipart::new(head, package, &boundary, Arc::clone(sent));
         let request = self
             .request(Method::POST, &format!("/v1/projects/{project}/deployments"))
@@ -214,8 +214,8 @@ impl Api {
     }
 }
 
-/// A boundary that nobody who made the package could know.
-fn boundary() -> String {
+/// A name that nobody else has, or could know: a boundary that is in no package, a request's key.
+pub(crate) fn random_name() -> String {
     let random = || RandomState::new().build_hasher().finish();
     format!("cofferdam-{:016x}{:016x}", random(), random())
 }
