@@ -36,6 +36,9 @@ struct Tricks {
     stick_at: Option<&'static str>,
     /// Gets stuck before more bytes than these go to the server.
     stick_past: Option<u64>,
+    /// Breaks before a request that has this in it, as if the server were not there; and how often it did.
+    lose: Option<&'static str>,
+    lost: usize,
     /// Flips a bit when so many bytes have gone to the server.
     flip_at: Option<u64>,
     /// What the server says, and what is made of it; not in this many answers before.
@@ -104,6 +107,14 @@ impl Link {
         .await;
     }
 
+    /// Waits until it has lost so many requests.
+    async fn has_lost(&self, requests: usize) {
+        wait_for("requests to be lost", async || {
+            (self.tricks.lock().unwrap().lost >= requests).then_some(())
+        })
+        .await;
+    }
+
     fn is_free(&self) {
         self.stuck.store(false, Ordering::SeqCst);
     }
@@ -156,6 +167,13 @@ fn forward(
             {
                 tricks.stick_at = None;
                 stuck.store(true, Ordering::SeqCst);
+            }
+            if tricks
+                .lose
+                .is_some_and(|line| find(&buffer[..read], line).is_some())
+            {
+                tricks.lost += 1;
+                break;
             }
             let end = passed.load(Ordering::SeqCst) + read as u64;
             if tricks.stick_past.is_some_and(|place| place < end) {
@@ -367,6 +385,63 @@ async fn a_client_that_is_killed_goes_on_the_next_time_it_is_asked() {
         "{rest} of {bytes} were sent, and {offset} were there"
     );
     assert_eq!(std::fs::read_dir(uploads).unwrap().count(), 0);
+}
+
+/// As ctrl-c does.
+fn interrupt(child: &Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_is_deployed_by_the_next_client_when_the_server_was_away_after_the_last_byte()
+{
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    let uploads = home.path().join(".local/state/cofferdam/uploads");
+    // The whole of a package; edits that go to an upload because their request breaks; and many edits.
+    for (edits, cut, page) in [
+        (0, None, "whole"),
+        (2, Some(300 << 10), "few"),
+        (8, None, "many"),
+    ] {
+        for n in 0..edits {
+            // What arrives compressed has nothing in common with a package, so an upload of it is not held as one.
+            let text: String = noise(100 * edits + n, 128 << 10)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            std::fs::write(root.path().join(format!("{}.bin", 3 * n)), text).unwrap();
+        }
+        std::fs::write(root.path().join("index.html"), page).unwrap();
+        link.cut_at(cut);
+        // The request that makes a deployment of an upload.
+        link.tricks.lock().unwrap().lose = Some("\"upload\":\"");
+        let child = rereading(&server, &link.url(), root.path(), home.path())
+            .spawn()
+            .unwrap();
+        link.has_lost(1).await;
+        interrupt(&child);
+        let output = wait(child).await;
+        assert_eq!(output.status.code(), Some(130), "{output:?}");
+        assert!(link.cuts.lock().unwrap().is_empty());
+
+        // The next one is more patient with it than for a few seconds.
+        link.tricks.lock().unwrap().lost = 0;
+        let before = link.passed();
+        let child = rereading(&server, &link.url(), root.path(), home.path())
+            .spawn()
+            .unwrap();
+        link.has_lost(if edits == 0 { 7 } else { 1 }).await;
+        *link.tricks.lock().unwrap() = Tricks::default();
+        told(&wait(child).await);
+        let passed = link.passed() - before;
+        assert!(passed < BESIDE, "{passed} bytes were sent for {page}");
+        assert_eq!(server.serves("sent", "/").await.1, page);
+        assert_eq!(std::fs::read_dir(&uploads).unwrap().count(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

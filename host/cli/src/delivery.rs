@@ -16,6 +16,7 @@
 mod cut;
 mod framed;
 mod memory;
+mod patience;
 mod recipe;
 mod state;
 mod unchanged;
@@ -37,6 +38,8 @@ use crate::package::{self, Prepared, Source, Wanted};
 use crate::project::Project;
 use framed::Framed;
 use memory::Memory;
+use patience::Patience;
+pub(crate) use patience::{FIRST_WAIT, LONGEST_WAIT};
 use unchanged::Known;
 
 /// A package of up to this many bytes goes in one request as it is: asking first would take about as long as
@@ -52,12 +55,6 @@ const READS: usize = 3;
 
 /// How often the chunks that are missing are asked for, when the server has forgotten some in between.
 const QUESTIONS: usize = 2;
-
-/// The wait before what broke is tried again, which doubles up to [`LONGEST_WAIT`].
-pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(200);
-
-/// The longest such wait.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a server may be out of reach, or take no byte, before an upload is given up. What it has stays there, and
 /// the next run goes on with it.
@@ -200,7 +197,9 @@ impl<'a> Delivery<'a> {
         if way == Way::Resumed
             && let Some(framed) = self.framed.clone()
         {
-            match self.frames_in_pieces(framed, answer).await {
+            // The name that the broken request had: of the two, one becomes a deployment.
+            let key = Some(self.own_key.clone());
+            match self.frames_in_pieces(framed, key, answer).await {
                 // What it leans on is gone by now; or the server knows no uploads.
                 Err(Failure::Refused { code, .. })
                     if is_forgotten(code.as_deref()) || is_unknown(code.as_deref()) =>
@@ -210,9 +209,13 @@ impl<'a> Delivery<'a> {
                 other => return other,
             }
         }
-        let mut new_server = way != Way::Best;
+        // All of it may be there, and only the request that deploys it be missing.
+        let fingerprint = self.prepared.fingerprint();
+        let is_there = way == Way::Best && self.uploads().is_complete(&fingerprint).await;
+        let asks = way == Way::Best && !is_there;
+        let mut new_server = !asks;
         for question in 0..QUESTIONS {
-            if way != Way::Best {
+            if !asks {
                 break;
             }
             let framed = match self.ask(question == 0).await? {
@@ -235,7 +238,8 @@ impl<'a> Delivery<'a> {
             }
         }
         self.framed = None;
-        if new_server && (bytes > self.order.limits.resumable_bytes || way != Way::Best) {
+        let is_long = bytes > self.order.limits.resumable_bytes;
+        if new_server && (is_long || !asks) {
             match self.in_pieces(answer).await {
                 // A server that knows no uploads; or one that will say better what it does not know.
                 Err(Failure::Refused { code, .. }) if is_unknown(code.as_deref()) => {
@@ -337,18 +341,20 @@ impl<'a> Delivery<'a> {
         framed: Arc<Framed>,
         answer: Answer,
     ) -> Result<Response, Failure> {
-        if framed.bytes() > self.order.limits.resumable_bytes {
-            return self.frames_in_pieces(framed, answer).await;
+        let is_long = framed.bytes() > self.order.limits.resumable_bytes;
+        if is_long || self.uploads().has_begun(framed.fingerprint()) {
+            return self.frames_in_pieces(framed, None, answer).await;
         }
         self.sending = Sending::Named;
         self.sent.plan(framed.bytes(), framed.spared());
         let head = self.head_of(&framed);
+        let key = self.order.key.unwrap_or(&self.own_key);
         let package = framed.package(0)?;
         self.api
             .deploy(
                 self.order.project,
                 &head,
-                Some(self.key()),
+                Some(key),
                 package,
                 answer,
                 &self.sent,
@@ -356,10 +362,11 @@ impl<'a> Delivery<'a> {
             .await
     }
 
-    /// The same, to an upload first.
+    /// The same, to an upload first; under the upload's name, unless there is another.
     async fn frames_in_pieces(
         &mut self,
         framed: Arc<Framed>,
+        key: Option<String>,
         answer: Answer,
     ) -> Result<Response, Failure> {
         self.sending = Sending::Upload;
@@ -367,20 +374,16 @@ impl<'a> Delivery<'a> {
         let head = self.head_of(&framed);
         let mut content = uploads::Content::Framed(framed);
         let upload = self.uploads().send(&mut content).await?;
-        let key = self.key();
-        let deployed = self.deploy_upload(&upload, key, &head, answer).await;
+        let name = upload.name().to_owned();
+        let key = self.order.key.or(key.as_deref()).unwrap_or(&name);
+        let deployed = self.deploy_upload(upload, key, &head, answer).await;
         if let Err(Failure::Refused { code, .. }) = &deployed
             && is_forgotten(code.as_deref())
         {
             // It leans on what is gone, and counts against the quota of what is sent instead.
-            self.api.forget_upload(&upload).await;
+            self.api.forget_upload(&name).await;
         }
         deployed
-    }
-
-    /// What a request with frames is called.
-    fn key(&self) -> &str {
-        self.order.key.unwrap_or(&self.own_key)
     }
 
     /// The head that goes with these frames.
@@ -422,8 +425,9 @@ impl<'a> Delivery<'a> {
                 None => self.digest().await?,
             };
             let head = with_digest(self.order.head, &digest);
-            let key = self.order.key.unwrap_or(&upload);
-            match self.deploy_upload(&upload, key, &head, answer).await {
+            let name = upload.name().to_owned();
+            let key = self.order.key.unwrap_or(&name);
+            match self.deploy_upload(upload, key, &head, answer).await {
                 // What an earlier attempt sent was another state of the files.
                 Err(Failure::Refused { code, .. })
                     if code.as_deref() == Some("digest_mismatch") && again => {}
@@ -458,26 +462,32 @@ impl<'a> Delivery<'a> {
     }
 
     /// Makes a deployment of a complete upload. The request is small and has a key, so it is sent again when its
-    /// answer does not come.
+    /// answer does not come. Until then the upload is remembered: it need not be sent by the next process either.
     async fn deploy_upload(
         &self,
-        upload: &str,
+        upload: uploads::Complete,
         key: &str,
         head: &Value,
         answer: Answer,
     ) -> Result<Response, Failure> {
-        let mut wait = FIRST_WAIT;
+        let mut patience = Patience::new(self.order.limits.patience);
         loop {
             let deployed = self
                 .api
-                .deploy_upload(self.order.project, head, key, upload, answer)
+                .deploy_upload(self.order.project, head, key, upload.name(), answer)
                 .await;
             match deployed {
-                Err(Failure::Unreachable(_)) if wait < LONGEST_WAIT => {
-                    tokio::time::sleep(wait).await;
-                    wait *= 2;
+                Err(Failure::Unreachable(why)) => patience.wait_or(&why).await?,
+                // It stays whole, and the room that it wants can be made.
+                Err(Failure::Refused { code, message })
+                    if code.as_deref() == Some("storage_full") =>
+                {
+                    return Err(Failure::Refused { code, message });
                 }
-                other => return other,
+                other => {
+                    upload.forget();
+                    return other;
+                }
             }
         }
     }

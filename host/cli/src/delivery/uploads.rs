@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::framed::Framed;
+use super::patience::Patience;
 use super::state::State;
-use super::{FIRST_WAIT, LONGEST_WAIT};
 use crate::api::Api;
 use crate::api::resume::{Patched, Place};
 use crate::api::upload::Sent;
@@ -96,6 +96,24 @@ impl From<Error> for Failure {
     }
 }
 
+/// An upload of which the server has everything.
+pub(super) struct Complete {
+    upload: String,
+    state: State,
+}
+
+impl Complete {
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.upload
+    }
+
+    /// Forgets it here: the server has answered what becomes of it.
+    pub(super) fn forget(self) {
+        self.state.remove();
+    }
+}
+
 /// Sends to uploads of one project.
 pub(super) struct Uploads {
     pub(super) api: Api,
@@ -106,18 +124,14 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
-    /// Sends everything, however often the connection breaks, and returns the complete upload's name.
+    /// Sends everything, however often the connection breaks, and returns the complete upload.
     ///
     /// # Errors
     ///
     /// The server's refusal, the package's own failure, or that the server has been out of reach for too long.
-    pub(super) async fn send(&self, content: &mut Content<'_>) -> Result<String, Error> {
+    pub(super) async fn send(&self, content: &mut Content<'_>) -> Result<Complete, Error> {
         let length = content.bytes();
-        let state = State::of(
-            self.api.url(),
-            self.project.as_str(),
-            &content.fingerprint(),
-        );
+        let state = self.state(&content.fingerprint());
         self.sent.total(length);
         let mut known = state.read();
         let mut place: Option<Place> = None;
@@ -141,13 +155,11 @@ impl Uploads {
                 Ok(_) => {
                     known = None;
                     state.remove();
-                    patience
-                        .wait_or(|| "the server forgets its uploads".to_owned())
-                        .await?;
+                    patience.wait_or("the server forgets its uploads").await?;
                     continue;
                 }
                 Err(Failure::Unreachable(why)) => {
-                    patience.wait_or(|| why).await?;
+                    patience.wait_or(&why).await?;
                     continue;
                 }
                 Err(failure) => return Err(failure.into()),
@@ -159,33 +171,48 @@ impl Uploads {
             self.sent.resume(here.offset);
             patience.reached(here.offset);
             if here.complete {
-                state.remove();
-                self.sent.end();
-                return Ok(here.upload);
+                return Ok(self.complete(here.upload, state));
             }
             match self.patch(content, &here).await? {
-                Patched::Complete => {
-                    state.remove();
-                    self.sent.end();
-                    return Ok(here.upload);
-                }
+                Patched::Complete => return Ok(self.complete(here.upload, state)),
                 Patched::At(offset) => {
                     place = Some(Place { offset, ..here });
-                    patience
-                        .wait_or(|| "the server takes nothing".to_owned())
-                        .await?;
+                    patience.wait_or("the server takes nothing").await?;
                 }
                 Patched::Elsewhere => {
                     patience
-                        .wait_or(|| "the server does not say where to go on".to_owned())
+                        .wait_or("the server does not say where to go on")
                         .await?;
                 }
                 Patched::Broken(why) => {
                     self.sent.broke();
-                    patience.wait_or(|| why).await?;
+                    patience.wait_or(&why).await?;
                 }
             }
         }
+    }
+
+    /// Whether an upload of what has this fingerprint was begun before.
+    pub(super) fn has_begun(&self, fingerprint: &str) -> bool {
+        self.state(fingerprint).read().is_some()
+    }
+
+    /// Whether the server has all of such an upload, and has not made a deployment of it.
+    pub(super) async fn is_complete(&self, fingerprint: &str) -> bool {
+        let Some(upload) = self.state(fingerprint).read() else {
+            return false;
+        };
+        // Whatever is the matter, there are other ways.
+        matches!(self.api.place(&upload).await, Ok(Some(place)) if place.complete)
+    }
+
+    fn state(&self, fingerprint: &str) -> State {
+        State::of(self.api.url(), self.project.as_str(), fingerprint)
+    }
+
+    fn complete(&self, upload: String, state: State) -> Complete {
+        self.sent.end();
+        Complete { upload, state }
     }
 
     /// Sends the rest, unless the connection stalls.
@@ -232,49 +259,5 @@ impl Uploads {
                 return;
             }
         }
-    }
-}
-
-/// How long it is still tried.
-struct Patience {
-    limit: Duration,
-    wait: Duration,
-    since: Instant,
-    furthest: u64,
-}
-
-impl Patience {
-    fn new(limit: Duration) -> Patience {
-        Patience {
-            limit,
-            wait: FIRST_WAIT,
-            since: Instant::now(),
-            furthest: 0,
-        }
-    }
-
-    /// The upload is this far; if it got further, it is worth as much patience as at first.
-    fn reached(&mut self, offset: u64) {
-        if offset > self.furthest {
-            *self = Patience {
-                furthest: offset,
-                ..Patience::new(self.limit)
-            };
-        }
-    }
-
-    /// Waits before the next attempt, or gives up with this reason.
-    async fn wait_or(&mut self, why: impl FnOnce() -> String) -> Result<(), Error> {
-        if self.since.elapsed() > self.limit {
-            return Err(Error::Failure(Failure::Unreachable(format!(
-                "the upload has come to nothing for {} s: {}\n\
-                 what has arrived is kept for a while, and the same command goes on with it",
-                self.limit.as_secs(),
-                why()
-            ))));
-        }
-        tokio::time::sleep(self.wait).await;
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
-        Ok(())
     }
 }

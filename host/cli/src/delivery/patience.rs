@@ -1,0 +1,59 @@
+//! For how long what does not get through is tried again.
+
+use std::time::{Duration, Instant};
+
+use crate::exit::Failure;
+
+/// The wait before what broke is tried again, which doubles up to [`LONGEST_WAIT`].
+pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// The longest such wait.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long it is still tried.
+pub(super) struct Patience {
+    limit: Duration,
+    wait: Duration,
+    since: Instant,
+    furthest: u64,
+}
+
+impl Patience {
+    /// As much as `limit`, from now on.
+    pub(super) fn new(limit: Duration) -> Patience {
+        Patience {
+            limit,
+            wait: FIRST_WAIT,
+            since: Instant::now(),
+            furthest: 0,
+        }
+    }
+
+    /// What is sent is this far; if it got further, it is worth as much patience as at first.
+    pub(super) fn reached(&mut self, offset: u64) {
+        if offset > self.furthest {
+            *self = Patience {
+                furthest: offset,
+                ..Patience::new(self.limit)
+            };
+        }
+    }
+
+    /// Waits before the next attempt, or gives up with this reason.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Unreachable`] when it has been tried in vain for too long.
+    pub(super) async fn wait_or(&mut self, why: &str) -> Result<(), Failure> {
+        if self.since.elapsed() > self.limit {
+            return Err(Failure::Unreachable(format!(
+                "the upload has come to nothing for {} s: {why}\n\
+                 what has arrived is kept for a while, and the same command goes on with it",
+                self.limit.as_secs(),
+            )));
+        }
+        tokio::time::sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        Ok(())
+    }
+}
