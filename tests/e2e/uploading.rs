@@ -515,6 +515,48 @@ async fn edits_whose_request_breaks_are_sent_again_without_the_rest_of_the_packa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_breaks_between_the_questions_is_asked_over_again() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    settled(root.path()).await;
+    told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
+    // About 2 KiB of names for every 4 MiB of the package; before them, whether there is anything at all.
+    let before = link.passed();
+    link.cut_at([1500, 3000, 4500, 6000]);
+    let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+    let (sent, record) = told(&output);
+    assert!(link.cuts.lock().unwrap().is_empty());
+    assert_eq!(sent["spared_bytes"], record["package"]["bytes"]);
+    let passed = link.passed() - before;
+    assert!(passed < 40_000, "{passed} bytes passed");
+
+    // Of a directory that is remembered, the list of its package is asked for too.
+    let before = link.passed();
+    for question in ["/v1/projects/sent/missing", "/v1/projects/sent/chunks"] {
+        link.tricks.lock().unwrap().lose = Some(question);
+        link.tricks.lock().unwrap().lost = 0;
+        let child = command(&server, &link.url(), root.path(), home.path())
+            .spawn()
+            .unwrap();
+        link.has_lost(2).await;
+        link.tricks.lock().unwrap().lose = None;
+        told(&wait(child).await);
+    }
+    let passed = link.passed() - before;
+    assert!(passed < 10_000, "{passed} bytes passed");
+
+    // But not for ever.
+    link.tricks.lock().unwrap().lose = Some("/v1/projects/sent/missing");
+    let child = command(&server, &link.url(), root.path(), home.path())
+        .args(["--patience", "1"])
+        .spawn()
+        .unwrap();
+    assert_eq!(wait(child).await.status.code(), Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_edits_are_gone_on_with_after_breaks_and_by_the_next_client() {
     let server = server();
     let link = Link::to(server.api);
@@ -544,8 +586,12 @@ async fn many_edits_are_gone_on_with_after_breaks_and_by_the_next_client() {
     child.kill().unwrap();
     child.wait().unwrap();
     // What is between the two is lost.
-    link.cut_at([0; 8]);
+    link.cut_at([0]);
     link.is_free();
+    wait_for("the connection to be cut", async || {
+        link.cuts.lock().unwrap().is_empty().then_some(())
+    })
+    .await;
     let upload = wait_for("what arrived to be durable", async || {
         let upload = remembered_upload(&server, home.path()).await?;
         (upload["offset"].as_u64()? >= PACK).then_some(upload)
@@ -553,7 +599,6 @@ async fn many_edits_are_gone_on_with_after_breaks_and_by_the_next_client() {
     .await;
     let (length, offset) = (&upload["length"], &upload["offset"]);
     let left = length.as_u64().unwrap() - offset.as_u64().unwrap();
-    link.cut_at([]);
     let before = link.passed();
     let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
     assert!(told(&output).0["spared_bytes"].as_u64().unwrap() > 8 << 20);

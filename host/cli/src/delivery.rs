@@ -25,6 +25,7 @@ mod uploads;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cofferdam_blobs::Digest;
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -269,7 +270,11 @@ impl<'a> Delivery<'a> {
 
     /// Finds out what has to be sent; `remembering` what the package was like before, or by reading all of it.
     async fn ask(&mut self, remembering: bool) -> Result<Asked, Failure> {
-        let Some(first) = self.api.missing(self.order.project, Vec::new()).await? else {
+        let first = self
+            .question()
+            .until_answered(|| self.api.missing(self.order.project, Bytes::new()))
+            .await?;
+        let Some(first) = first else {
             return Ok(Asked::OldServer);
         };
         if !first.held {
@@ -283,6 +288,7 @@ impl<'a> Delivery<'a> {
                 project: self.order.project,
                 chunker: &chunker,
                 sent: &self.sent,
+                patience: self.order.limits.patience,
             };
             let known = if remembering && self.order.recall == Recall::Trust && reads == 0 {
                 self.known().await
@@ -314,8 +320,15 @@ impl<'a> Delivery<'a> {
         let memory = self.place(&plan).read()?;
         let package = Digest::from(memory.package).to_string();
         // Whatever is wrong with the list, the package can be read.
-        let list = self.api.chunk_list(self.order.project, &package).await;
+        let list = self
+            .question()
+            .until_answered(|| self.api.chunk_list(self.order.project, &package))
+            .await;
         Known::new(plan, &memory, list.ok()??)
+    }
+
+    fn question(&self) -> Patience {
+        Patience::for_a_question(self.order.limits.patience)
     }
 
     /// Remembers what was sent: the package with this BLAKE3.
@@ -470,26 +483,17 @@ impl<'a> Delivery<'a> {
         head: &Value,
         answer: Answer,
     ) -> Result<Response, Failure> {
-        let mut patience = Patience::new(self.order.limits.patience);
-        loop {
-            let deployed = self
-                .api
-                .deploy_upload(self.order.project, head, key, upload.name(), answer)
-                .await;
-            match deployed {
-                Err(Failure::Unreachable(why)) => patience.wait_or(&why).await?,
-                // It stays whole, and the room that it wants can be made.
-                Err(Failure::Refused { code, message })
-                    if code.as_deref() == Some("storage_full") =>
-                {
-                    return Err(Failure::Refused { code, message });
-                }
-                other => {
-                    upload.forget();
-                    return other;
-                }
-            }
+        let (api, project) = (self.api, self.order.project);
+        let deployed = Patience::new(self.order.limits.patience)
+            .until_answered(|| api.deploy_upload(project, head, key, upload.name(), answer))
+            .await;
+        match &deployed {
+            Err(Failure::Unreachable(_)) => {}
+            // It stays whole, and the room that it wants can be made.
+            Err(Failure::Refused { code, .. }) if code.as_deref() == Some("storage_full") => {}
+            _ => upload.forget(),
         }
+        deployed
     }
 }
 

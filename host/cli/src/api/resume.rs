@@ -74,7 +74,7 @@ impl Api {
     pub(crate) async fn missing(
         &self,
         project: &Project,
-        ids: Vec<u8>,
+        ids: Bytes,
     ) -> Result<Option<Missing>, Failure> {
         let request = self
             .request(Method::POST, &format!("/v1/projects/{project}/missing"))

@@ -5,12 +5,14 @@
 //! before, only what changed is read ([`super::unchanged`]).
 
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cofferdam_blobs::{ChunkRef, Chunker, ChunkerParams, Digest};
 use tokio::sync::mpsc;
 
 use super::framed::{Framed, Framing, Whole};
+use super::patience::Patience;
 use super::unchanged::{Item, Known};
 use crate::api::Api;
 use crate::api::upload::Sent;
@@ -38,6 +40,8 @@ pub(super) struct Cut<'a> {
     /// What the server cuts with.
     pub(super) chunker: &'a ChunkerParams,
     pub(super) sent: &'a Sent,
+    /// How long a question is asked in vain.
+    pub(super) patience: Duration,
 }
 
 /// What came of it.
@@ -120,7 +124,10 @@ impl Cut<'_> {
                 .flatten()
                 .collect();
             let chunks = ids.len() / ID_BYTES;
-            let answer = self.api.missing(self.project, ids).await;
+            let ids = Bytes::from(ids);
+            let answer = Patience::for_a_question(self.patience)
+                .until_answered(|| self.api.missing(self.project, ids.clone()))
+                .await;
             let Some(answer) = answer.map_err(Error::Failure)? else {
                 return Ok(Outcome::NotWorthwhile);
             };

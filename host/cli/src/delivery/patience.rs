@@ -16,16 +16,27 @@ pub(super) struct Patience {
     wait: Duration,
     since: Instant,
     furthest: u64,
+    /// Whether what came through before is of use to the next process.
+    is_kept: bool,
 }
 
 impl Patience {
-    /// As much as `limit`, from now on.
+    /// As much as `limit`, from now on, with an upload.
     pub(super) fn new(limit: Duration) -> Patience {
+        Patience {
+            is_kept: true,
+            ..Patience::for_a_question(limit)
+        }
+    }
+
+    /// The same, with a question.
+    pub(super) fn for_a_question(limit: Duration) -> Patience {
         Patience {
             limit,
             wait: FIRST_WAIT,
             since: Instant::now(),
             furthest: 0,
+            is_kept: false,
         }
     }
 
@@ -39,6 +50,23 @@ impl Patience {
         }
     }
 
+    /// Asks until there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// The server's refusal, or that there was no answer for too long.
+    pub(super) async fn until_answered<T, F: Future<Output = Result<T, Failure>>>(
+        mut self,
+        mut ask: impl FnMut() -> F,
+    ) -> Result<T, Failure> {
+        loop {
+            match ask().await {
+                Err(Failure::Unreachable(why)) => self.wait_or(&why).await?,
+                other => return other,
+            }
+        }
+    }
+
     /// Waits before the next attempt, or gives up with this reason.
     ///
     /// # Errors
@@ -46,11 +74,15 @@ impl Patience {
     /// [`Failure::Unreachable`] when it has been tried in vain for too long.
     pub(super) async fn wait_or(&mut self, why: &str) -> Result<(), Failure> {
         if self.since.elapsed() > self.limit {
-            return Err(Failure::Unreachable(format!(
-                "the upload has come to nothing for {} s: {why}\n\
-                 what has arrived is kept for a while, and the same command goes on with it",
-                self.limit.as_secs(),
-            )));
+            let seconds = self.limit.as_secs();
+            return Err(Failure::Unreachable(if self.is_kept {
+                format!(
+                    "the upload has come to nothing for {seconds} s: {why}\n\
+                     what has arrived is kept for a while, and the same command goes on with it"
+                )
+            } else {
+                format!("the server has been asked in vain for {seconds} s: {why}")
+            }));
         }
         tokio::time::sleep(self.wait).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
