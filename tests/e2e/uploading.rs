@@ -556,6 +556,71 @@ async fn a_link_that_breaks_between_the_questions_is_asked_over_again() {
     assert_eq!(wait(child).await.status.code(), Some(4));
 }
 
+/// Takes all the places that a token has among the uploads, for a project that has none, until they are dropped.
+fn all_places(server: &Server, project: &str) -> Vec<TcpStream> {
+    let take = |_| {
+        let mut stream = TcpStream::connect(server.api).unwrap();
+        let head = format!(
+            "POST /v1/uploads?project={project} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+             expect: 100-continue\r\nupload-complete: ?0\r\ncontent-length: 1000000\r\n\r\n",
+            server.api, server.token
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // The server wants the body: so it has its place.
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 100");
+        stream
+    };
+    (0..16).map(take).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_with_too_many_uploads_waits_until_one_of_them_is_over() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // In one request, to an upload, and what was edited in one request.
+    for (round, (files, edits)) in [(2, 0), (20, 0), (20, 2)].into_iter().enumerate() {
+        site(root.path(), files);
+        edit(root.path(), 1, edits);
+        let page = format!("round {round}");
+        std::fs::write(root.path().join("index.html"), &page).unwrap();
+        *link.tricks.lock().unwrap() = Tricks {
+            replace: Some(("429 Too", "429 Too", 0)),
+            ..Tricks::default()
+        };
+        let places = all_places(&server, &format!("other-{round}"));
+        let child = rereading(&server, &link.url(), root.path(), home.path())
+            .spawn()
+            .unwrap();
+        wait_for("the server to refuse", async || {
+            (link.tricks.lock().unwrap().replaced > 0).then_some(())
+        })
+        .await;
+        drop(places);
+        let (sent, _) = told(&wait(child).await);
+        assert_eq!(sent["breaks"], 0, "{sent}");
+        assert_eq!(server.serves("sent", "/").await.1, page);
+    }
+    let codes = codes(&server).await;
+    assert_eq!(codes, [json!(null), json!(null), json!(null)]);
+
+    // What the server does not take for so long is given up, with the server's own words.
+    let _places = all_places(&server, "another");
+    edit(root.path(), 2, 2);
+    let output = rereading(&server, &link.url(), root.path(), home.path())
+        .args(["--patience", "1"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("this token has 16 uploads under way"),
+        "{said}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_edits_are_gone_on_with_after_breaks_and_by_the_next_client() {
     let server = server();

@@ -35,7 +35,7 @@ use crate::api::Api;
 use crate::api::upload::{Answer, Sent, random_name};
 use crate::exit::Failure;
 use crate::pack::Plan;
-use crate::package::{self, Prepared, Source, Wanted};
+use crate::package::{self, Package, Prepared, Source, Wanted};
 use crate::project::Project;
 use framed::Framed;
 use memory::Memory;
@@ -255,16 +255,29 @@ impl<'a> Delivery<'a> {
     /// The package as it is, in one request.
     async fn plainly(&mut self, answer: Answer) -> Result<Response, Failure> {
         self.sending = Sending::Nameless;
-        let package = self.prepared.open(Wanted::default()).await?;
+        let mut patience = self.question();
+        loop {
+            let package = self.prepared.open(Wanted::default()).await?;
+            let (head, key) = (self.order.head, self.order.key);
+            match self.in_one_request(head, key, package, answer).await {
+                Err(Failure::Busy { message, after }) if self.is_repeatable() => {
+                    patience.wait_for(after, &message).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn in_one_request(
+        &self,
+        head: &Value,
+        key: Option<&str>,
+        package: Package,
+        answer: Answer,
+    ) -> Result<Response, Failure> {
+        self.sent.resume(0);
         self.api
-            .deploy(
-                self.order.project,
-                self.order.head,
-                self.order.key,
-                package,
-                answer,
-                &self.sent,
-            )
+            .deploy(self.order.project, head, key, package, answer, &self.sent)
             .await
     }
 
@@ -362,17 +375,19 @@ impl<'a> Delivery<'a> {
         self.sent.plan(framed.bytes(), framed.spared());
         let head = self.head_of(&framed);
         let key = self.order.key.unwrap_or(&self.own_key);
-        let package = framed.package(0)?;
-        self.api
-            .deploy(
-                self.order.project,
-                &head,
-                Some(key),
-                package,
-                answer,
-                &self.sent,
-            )
-            .await
+        let sent = async || {
+            let package = framed.package(0)?;
+            self.in_one_request(&head, Some(key), package, answer).await
+        };
+        let mut patience = self.question();
+        loop {
+            match sent().await {
+                Err(Failure::Busy { message, after }) => {
+                    patience.wait_for(after, &message).await?;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// The same, to an upload first; under the upload's name, unless there is another.

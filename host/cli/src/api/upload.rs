@@ -64,6 +64,7 @@ impl Sent {
     pub(crate) fn resume(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
         self.held.store(false, Ordering::Release);
+        self.complete.store(false, Ordering::Release);
     }
 
     /// So many bytes were handed to the connection.

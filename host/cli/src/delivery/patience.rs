@@ -10,6 +10,9 @@ pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest such wait.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// The longest wait that a server gets by asking for it.
+const LONGEST_ASKED: Duration = Duration::from_secs(30);
+
 /// How long it is still tried.
 pub(super) struct Patience {
     limit: Duration,
@@ -62,6 +65,7 @@ impl Patience {
         loop {
             match ask().await {
                 Err(Failure::Unreachable(why)) => self.wait_or(&why).await?,
+                Err(Failure::Busy { message, after }) => self.wait_for(after, &message).await?,
                 other => return other,
             }
         }
@@ -73,6 +77,15 @@ impl Patience {
     ///
     /// [`Failure::Unreachable`] when it has been tried in vain for too long.
     pub(super) async fn wait_or(&mut self, why: &str) -> Result<(), Failure> {
+        self.wait_for(Duration::ZERO, why).await
+    }
+
+    /// The same, and waits for as long as the server `asked` for, if that is reasonable.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait_or`].
+    pub(super) async fn wait_for(&mut self, asked: Duration, why: &str) -> Result<(), Failure> {
         if self.since.elapsed() > self.limit {
             let seconds = self.limit.as_secs();
             return Err(Failure::Unreachable(if self.is_kept {
@@ -84,7 +97,7 @@ impl Patience {
                 format!("the server has been asked in vain for {seconds} s: {why}")
             }));
         }
-        tokio::time::sleep(self.wait).await;
+        tokio::time::sleep(self.wait.max(asked.min(LONGEST_ASKED))).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
         Ok(())
     }

@@ -162,6 +162,10 @@ impl Uploads {
                     patience.wait_or(&why).await?;
                     continue;
                 }
+                Err(Failure::Busy { message, after }) => {
+                    patience.wait_for(after, &message).await?;
+                    continue;
+                }
                 Err(failure) => return Err(failure.into()),
             };
             if known.as_deref() != Some(&here.upload) {
@@ -183,6 +187,9 @@ impl Uploads {
                     patience
                         .wait_or("the server does not say where to go on")
                         .await?;
+                }
+                Patched::Busy(why, after) => {
+                    patience.wait_for(after, &why).await?;
                 }
                 Patched::Broken(why) => {
                     self.sent.broke();
