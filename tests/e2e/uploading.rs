@@ -703,8 +703,16 @@ async fn edits_that_broke_are_sent_whole_when_what_they_lean_on_went_meanwhile()
         .unwrap();
     assert_eq!(gone.status(), 204);
     link.is_free();
-    let (_, record) = told(&wait(child).await);
-    assert!(link.passed() - before > record["package"]["bytes"].as_u64().unwrap());
+    let (sent, record) = told(&wait(child).await);
+    let bytes = record["package"]["bytes"].as_u64().unwrap();
+    // The edits once or twice, and the whole package; beside them, a few hundred bytes of requests.
+    let (said, passed) = (sent["sent_bytes"].as_u64().unwrap(), link.passed() - before);
+    assert_eq!(sent["spared_bytes"], 0);
+    assert!(
+        said > bytes + (600 << 10) && said < bytes + 2 * PACK,
+        "{sent}"
+    );
+    assert!(passed > bytes, "{passed} of {bytes} bytes");
     assert_eq!(server.serves("sent", "/").await.1, "edited");
 }
 
