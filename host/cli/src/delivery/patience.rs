@@ -1,6 +1,8 @@
 //! For how long what does not get through is tried again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::exit::Failure;
 
@@ -100,5 +102,101 @@ impl Patience {
         tokio::time::sleep(self.wait.max(asked.min(LONGEST_ASKED))).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+    use std::cell::Cell;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// How long it waits, in tenths of a second; nothing when it gives up.
+    async fn waits(patience: &mut Patience, asked: Duration) -> Option<u128> {
+        let before = Instant::now();
+        patience.wait_for(asked, "it is gone").await.ok()?;
+        Some(before.elapsed().as_millis() / 100)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_double_up_to_the_longest_until_all_patience_is_gone() {
+        let began = Instant::now();
+        let mut patience = Patience::new(MINUTE);
+        let mut seen = Vec::new();
+        while let Some(wait) = waits(&mut patience, Duration::ZERO).await {
+            seen.push(wait);
+        }
+        assert_eq!(seen[..6], [2, 4, 8, 16, 32, 50]);
+        assert!(seen[6..].iter().all(|wait| *wait == 50), "{seen:?}");
+        let took = began.elapsed();
+        assert!(took > MINUTE && took <= MINUTE + LONGEST_WAIT, "{took:?}");
+        let said = patience.wait_or("it is gone").await.unwrap_err();
+        assert_eq!(said.exit_code(), 4);
+        let said = said.to_string();
+        assert!(
+            said.contains("60 s: it is gone") && said.contains("is kept"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_gets_further_is_worth_as_much_patience_as_at_first() {
+        let mut patience = Patience::new(MINUTE);
+        for offset in 1..10 {
+            for wait in [2, 4, 8, 16, 32, 50, 50] {
+                assert_eq!(waits(&mut patience, Duration::ZERO).await, Some(wait));
+            }
+            patience.reached(offset);
+        }
+        // The same place again is no progress.
+        let began = Instant::now();
+        while waits(&mut patience, Duration::ZERO).await.is_some() {
+            patience.reached(9);
+        }
+        assert!(began.elapsed() <= MINUTE + LONGEST_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_gets_the_wait_that_it_asks_for_unless_that_is_too_long() {
+        let mut patience = Patience::for_a_question(2 * MINUTE);
+        let seconds = Duration::from_secs;
+        assert_eq!(waits(&mut patience, seconds(2)).await, Some(20));
+        assert_eq!(waits(&mut patience, seconds(0)).await, Some(4));
+        assert_eq!(waits(&mut patience, seconds(86_400)).await, Some(300));
+        assert_eq!(waits(&mut patience, seconds(1)).await, Some(16));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_is_asked_until_it_is_answered_and_a_refusal_is_an_answer() {
+        let asked = Cell::new(0);
+        let answer = Patience::for_a_question(MINUTE)
+            .until_answered(async || {
+                asked.set(asked.get() + 1);
+                match asked.get() {
+                    1 => Err(Failure::Unreachable("gone".to_owned())),
+                    2 => Err(Failure::Busy {
+                        message: "later".to_owned(),
+                        after: Duration::from_secs(2),
+                    }),
+                    tries => Ok(tries),
+                }
+            })
+            .await;
+        assert_eq!(answer.unwrap(), 3);
+        let refused = Patience::for_a_question(MINUTE)
+            .until_answered(async || {
+                asked.set(asked.get() + 1);
+                Err::<(), _>(Failure::refused("no"))
+            })
+            .await;
+        assert_eq!((refused.unwrap_err().exit_code(), asked.get()), (3, 4));
+        let silent = Patience::for_a_question(MINUTE)
+            .until_answered(async || Err::<(), _>(Failure::Unreachable("gone".to_owned())))
+            .await;
+        let said = silent.unwrap_err().to_string();
+        assert_eq!(said, "the server has been asked in vain for 60 s: gone");
     }
 }

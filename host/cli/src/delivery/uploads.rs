@@ -1,9 +1,10 @@
 //! Sending to an upload that is resumed: after a broken connection, and by the next process.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::framed::Framed;
 use super::patience::Patience;
@@ -231,7 +232,7 @@ impl Uploads {
             .patch(&here.upload, here.offset, left, package, &self.sent);
         let patched = tokio::select! {
             patched = patch => patched,
-            () = self.stalled() => Ok(Patched::Broken("the connection passes nothing".to_owned())),
+            () = stalled(&self.sent) => Ok(Patched::Broken("the connection passes nothing".to_owned())),
         };
         let patched = match patched {
             Ok(patched) => patched,
@@ -252,19 +253,121 @@ impl Uploads {
         }
         Ok(patched)
     }
+}
 
-    /// Resolves when nothing was taken from here for too long.
-    async fn stalled(&self) {
-        let mut seen = self.sent.bytes();
-        let mut since = Instant::now();
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let now = self.sent.bytes();
-            if now != seen {
-                (seen, since) = (now, Instant::now());
-            } else if since.elapsed() > STALL {
-                return;
-            }
+/// Resolves when nothing was taken from here for too long.
+async fn stalled(sent: &Sent) {
+    let mut seen = sent.bytes();
+    let mut since = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = sent.bytes();
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        } else if since.elapsed() > STALL {
+            return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+    use std::path::Path;
+
+    use cofferdam_blobs::{ChunkRef, ChunkerParams, Digest};
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::super::framed::{Framing, Whole};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_dead_when_nothing_was_taken_for_45_seconds_and_not_before() {
+        let began = Instant::now();
+        let sent = Sent::default();
+        let trickle = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_secs(40)).await;
+                sent.add(1);
+            }
+        };
+        tokio::join!(stalled(&sent), trickle);
+        let quiet = began
+            .elapsed()
+            .checked_sub(Duration::from_secs(200))
+            .unwrap();
+        assert!((45..48).contains(&quiet.as_secs()), "{quiet:?}");
+    }
+
+    /// A server that reads whatever comes and never says a word.
+    async fn black_hole() -> Uploads {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 64 * 1024];
+                    while let Ok(1..) = stream.read(&mut buffer).await {}
+                });
+            }
+        });
+        Uploads {
+            api: Api::new(&url, Some("secret".to_owned()), Path::new("/nowhere")).unwrap(),
+            project: "blog".parse().unwrap(),
+            sent: Arc::default(),
+            patience: Duration::from_secs(60),
+        }
+    }
+
+    fn content() -> Content<'static> {
+        let mut framing = Framing::new(Whole::Read(Box::default())).unwrap();
+        let data = b"all that there is";
+        let chunk = ChunkRef {
+            id: Digest::blake3(data),
+            bytes: 17,
+        };
+        framing.push(chunk, data, Some(&[])).unwrap();
+        let framed = framing.finish(&ChunkerParams::default(), "application/x-tar");
+        Content::Framed(Arc::new(framed.unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_server_that_swallows_everything_is_taken_for_dead_and_given_up_in_time() {
+        let uploads = black_hole().await;
+        let mut content = content();
+        let began = Instant::now();
+        let here = Place {
+            upload: "0198-aa".to_owned(),
+            offset: 0,
+            complete: false,
+            length: None,
+        };
+        let bytes = content.bytes();
+        let swallowed = async {
+            while uploads.sent.bytes() < bytes {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // From here on nothing happens any more but that time passes.
+            tokio::time::pause();
+        };
+        let (patched, ()) = tokio::join!(uploads.patch(&mut content, &here), swallowed);
+        let Ok(patched) = patched else {
+            panic!("a silent server is no failure yet");
+        };
+        assert_eq!(
+            patched,
+            Patched::Broken("the connection passes nothing".to_owned())
+        );
+        let took = began.elapsed();
+        assert!((45..55).contains(&took.as_secs()), "{took:?}");
+        // Nor does it get more than a minute for making an upload, and the answer that is waited for.
+        let began = Instant::now();
+        let Err(failure) = uploads.send(&mut content).await.map_err(Failure::from) else {
+            panic!("nobody answered");
+        };
+        assert_eq!(failure.exit_code(), 4);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(150), "{took:?}");
     }
 }
