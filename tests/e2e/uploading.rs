@@ -36,6 +36,9 @@ struct Tricks {
     stick_at: Option<&'static str>,
     /// Gets stuck before more bytes than these go to the server.
     stick_past: Option<u64>,
+    /// Breaks before a request that has this in it, as if the server were not there; and how often it did.
+    lose: Option<&'static str>,
+    lost: usize,
     /// Flips a bit when so many bytes have gone to the server.
     flip_at: Option<u64>,
     /// What the server says, and what is made of it; not in this many answers before.
@@ -104,6 +107,14 @@ impl Link {
         .await;
     }
 
+    /// Waits until it has lost so many requests.
+    async fn has_lost(&self, requests: usize) {
+        wait_for("requests to be lost", async || {
+            (self.tricks.lock().unwrap().lost >= requests).then_some(())
+        })
+        .await;
+    }
+
     fn is_free(&self) {
         self.stuck.store(false, Ordering::SeqCst);
     }
@@ -156,6 +167,13 @@ fn forward(
             {
                 tricks.stick_at = None;
                 stuck.store(true, Ordering::SeqCst);
+            }
+            if tricks
+                .lose
+                .is_some_and(|line| find(&buffer[..read], line).is_some())
+            {
+                tricks.lost += 1;
+                break;
             }
             let end = passed.load(Ordering::SeqCst) + read as u64;
             if tricks.stick_past.is_some_and(|place| place < end) {
@@ -369,6 +387,63 @@ async fn a_client_that_is_killed_goes_on_the_next_time_it_is_asked() {
     assert_eq!(std::fs::read_dir(uploads).unwrap().count(), 0);
 }
 
+/// As ctrl-c does.
+fn interrupt(child: &Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_is_deployed_by_the_next_client_when_the_server_was_away_after_the_last_byte()
+{
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    let uploads = home.path().join(".local/state/cofferdam/uploads");
+    // The whole of a package; edits that go to an upload because their request breaks; and many edits.
+    for (edits, cut, page) in [
+        (0, None, "whole"),
+        (2, Some(300 << 10), "few"),
+        (8, None, "many"),
+    ] {
+        for n in 0..edits {
+            // What arrives compressed has nothing in common with a package, so an upload of it is not held as one.
+            let text: String = noise(100 * edits + n, 128 << 10)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            std::fs::write(root.path().join(format!("{}.bin", 3 * n)), text).unwrap();
+        }
+        std::fs::write(root.path().join("index.html"), page).unwrap();
+        link.cut_at(cut);
+        // The request that makes a deployment of an upload.
+        link.tricks.lock().unwrap().lose = Some("\"upload\":\"");
+        let child = rereading(&server, &link.url(), root.path(), home.path())
+            .spawn()
+            .unwrap();
+        link.has_lost(1).await;
+        interrupt(&child);
+        let output = wait(child).await;
+        assert_eq!(output.status.code(), Some(130), "{output:?}");
+        assert!(link.cuts.lock().unwrap().is_empty());
+
+        // The next one is more patient with it than for a few seconds.
+        link.tricks.lock().unwrap().lost = 0;
+        let before = link.passed();
+        let child = rereading(&server, &link.url(), root.path(), home.path())
+            .spawn()
+            .unwrap();
+        link.has_lost(if edits == 0 { 7 } else { 1 }).await;
+        *link.tricks.lock().unwrap() = Tricks::default();
+        told(&wait(child).await);
+        let passed = link.passed() - before;
+        assert!(passed < BESIDE, "{passed} bytes were sent for {page}");
+        assert_eq!(server.serves("sent", "/").await.1, page);
+        assert_eq!(std::fs::read_dir(&uploads).unwrap().count(), 0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_deployment_sends_what_was_edited_and_says_what_it_spared() {
     let server = server();
@@ -394,6 +469,251 @@ async fn a_second_deployment_sends_what_was_edited_and_says_what_it_spared() {
     let mut other = command(&server, &url, root.path(), home.path());
     other.args(["--project", "other"]);
     assert_eq!(told(&run(other).await).0["spared_bytes"], 0);
+}
+
+/// Gives so many files of a site other contents.
+fn edit(root: &Path, seed: u64, files: u64) {
+    for n in 0..files {
+        let name = root.join(format!("{}.bin", 3 * n));
+        std::fs::write(name, noise(1000 * seed + n, 256 << 10)).unwrap();
+    }
+}
+
+/// The server's name for the only upload that a client remembers, and what the server says of it.
+async fn remembered_upload(server: &Server, home: &Path) -> Option<Value> {
+    let uploads = home.join(".local/state/cofferdam/uploads");
+    let file = std::fs::read_dir(uploads).ok()?.next()?.ok()?;
+    let state: Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
+    let place = format!("/v1/uploads/{}", state["upload"].as_str()?);
+    Some(server.get_json(&place).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_whose_request_breaks_are_sent_again_without_the_rest_of_the_package() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
+    // Two files and what is around them in their chunks: less than goes to an upload at once.
+    let edits: u64 = 600 << 10;
+    for (seed, cuts) in [&[10][..], &[50], &[90], &[10, 50, 90]].iter().enumerate() {
+        edit(root.path(), 1 + seed as u64, 2);
+        let page = format!("edit {seed}");
+        std::fs::write(root.path().join("index.html"), &page).unwrap();
+        let before = link.passed();
+        link.cut_at(cuts.iter().map(|percent| edits * percent / 100));
+        let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+        let (sent, _) = told(&output);
+        assert!(sent["spared_bytes"].as_u64().unwrap() > 8 << 20, "{sent}");
+        assert!(link.cuts.lock().unwrap().is_empty(), "{cuts:?}");
+        let passed = link.passed() - before;
+        // As much as one request has at most, and what a break may cost.
+        assert!(passed <= PACK + PACK, "{passed} bytes for {cuts:?}, {sent}");
+        assert_eq!(server.serves("sent", "/").await.1, page);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_breaks_between_the_questions_is_asked_over_again() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    settled(root.path()).await;
+    told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
+    // About 2 KiB of names for every 4 MiB of the package; before them, whether there is anything at all.
+    let before = link.passed();
+    link.cut_at([1500, 3000, 4500, 6000]);
+    let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+    let (sent, record) = told(&output);
+    assert!(link.cuts.lock().unwrap().is_empty());
+    assert_eq!(sent["spared_bytes"], record["package"]["bytes"]);
+    let passed = link.passed() - before;
+    assert!(passed < 40_000, "{passed} bytes passed");
+
+    // Of a directory that is remembered, the list of its package is asked for too.
+    let before = link.passed();
+    for question in ["/v1/projects/sent/missing", "/v1/projects/sent/chunks"] {
+        link.tricks.lock().unwrap().lose = Some(question);
+        link.tricks.lock().unwrap().lost = 0;
+        let child = command(&server, &link.url(), root.path(), home.path())
+            .spawn()
+            .unwrap();
+        link.has_lost(2).await;
+        link.tricks.lock().unwrap().lose = None;
+        told(&wait(child).await);
+    }
+    let passed = link.passed() - before;
+    assert!(passed < 10_000, "{passed} bytes passed");
+
+    // But not for ever.
+    link.tricks.lock().unwrap().lose = Some("/v1/projects/sent/missing");
+    let child = command(&server, &link.url(), root.path(), home.path())
+        .args(["--patience", "1"])
+        .spawn()
+        .unwrap();
+    assert_eq!(wait(child).await.status.code(), Some(4));
+}
+
+/// Takes all the places that a token has among the uploads, for a project that has none, until they are dropped.
+fn all_places(server: &Server, project: &str) -> Vec<TcpStream> {
+    let take = |_| {
+        let mut stream = TcpStream::connect(server.api).unwrap();
+        let head = format!(
+            "POST /v1/uploads?project={project} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+             expect: 100-continue\r\nupload-complete: ?0\r\ncontent-length: 1000000\r\n\r\n",
+            server.api, server.token
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // The server wants the body: so it has its place.
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 100");
+        stream
+    };
+    (0..16).map(take).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_with_too_many_uploads_waits_until_one_of_them_is_over() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // In one request, to an upload, and what was edited in one request.
+    for (round, (files, edits)) in [(2, 0), (20, 0), (20, 2)].into_iter().enumerate() {
+        site(root.path(), files);
+        edit(root.path(), 1, edits);
+        let page = format!("round {round}");
+        std::fs::write(root.path().join("index.html"), &page).unwrap();
+        *link.tricks.lock().unwrap() = Tricks {
+            replace: Some(("429 Too", "429 Too", 0)),
+            ..Tricks::default()
+        };
+        let places = all_places(&server, &format!("other-{round}"));
+        let child = rereading(&server, &link.url(), root.path(), home.path())
+            .spawn()
+            .unwrap();
+        wait_for("the server to refuse", async || {
+            (link.tricks.lock().unwrap().replaced > 0).then_some(())
+        })
+        .await;
+        drop(places);
+        let (sent, _) = told(&wait(child).await);
+        assert_eq!(sent["breaks"], 0, "{sent}");
+        assert_eq!(server.serves("sent", "/").await.1, page);
+    }
+    let codes = codes(&server).await;
+    assert_eq!(codes, [json!(null), json!(null), json!(null)]);
+
+    // What the server does not take for so long is given up, with the server's own words.
+    let _places = all_places(&server, "another");
+    edit(root.path(), 2, 2);
+    let output = rereading(&server, &link.url(), root.path(), home.path())
+        .args(["--patience", "1"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("this token has 16 uploads under way"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_edits_are_gone_on_with_after_breaks_and_by_the_next_client() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 48);
+    told(&run(rereading(&server, &link.url(), root.path(), home.path())).await);
+    // Eight files of 256 KiB, so at least two packs.
+    let edits = 2 * PACK;
+    edit(root.path(), 1, 8);
+    let before = link.passed();
+    link.cut_at([10, 50, 90].map(|percent| edits * percent / 100));
+    let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+    let (sent, _) = told(&output);
+    assert_eq!(sent["breaks"], 3, "{sent}");
+    assert!(link.cuts.lock().unwrap().is_empty());
+    // What is around the edits in their chunks is less than as much again.
+    let passed = link.passed() - before;
+    assert!(passed <= 2 * edits + 3 * PACK, "{passed} bytes");
+
+    edit(root.path(), 2, 8);
+    std::fs::write(root.path().join("index.html"), "edited").unwrap();
+    link.tricks.lock().unwrap().stick_past = Some(link.passed() + edits * 3 / 4);
+    let mut child = rereading(&server, &link.url(), root.path(), home.path())
+        .spawn()
+        .unwrap();
+    link.is_stuck().await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What is between the two is lost.
+    link.cut_at([0]);
+    link.is_free();
+    wait_for("the connection to be cut", async || {
+        link.cuts.lock().unwrap().is_empty().then_some(())
+    })
+    .await;
+    let upload = wait_for("what arrived to be durable", async || {
+        let upload = remembered_upload(&server, home.path()).await?;
+        (upload["offset"].as_u64()? >= PACK).then_some(upload)
+    })
+    .await;
+    let (length, offset) = (&upload["length"], &upload["offset"]);
+    let left = length.as_u64().unwrap() - offset.as_u64().unwrap();
+    let before = link.passed();
+    let output = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+    assert!(told(&output).0["spared_bytes"].as_u64().unwrap() > 8 << 20);
+    let passed = link.passed() - before;
+    assert!(passed <= left + BESIDE, "{passed} bytes, {left} were left");
+    assert_eq!(server.serves("sent", "/").await.1, "edited");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_that_broke_are_sent_whole_when_what_they_lean_on_went_meanwhile() {
+    let server = server();
+    let link = Link::to(server.api);
+    let (root, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    site(root.path(), 40);
+    let first = run(rereading(&server, &link.url(), root.path(), home.path())).await;
+    let (_, first) = told(&first);
+    edit(root.path(), 1, 2);
+    std::fs::write(root.path().join("index.html"), "edited").unwrap();
+    let before = link.passed();
+    link.cut_at([300 << 10]);
+    // The request that makes a deployment of what was sent again.
+    link.tricks.lock().unwrap().stick_at = Some("\"upload\":\"");
+    let child = rereading(&server, &link.url(), root.path(), home.path())
+        .spawn()
+        .unwrap();
+    link.is_stuck().await;
+    assert!(link.cuts.lock().unwrap().is_empty());
+    assert!(
+        link.passed() - before < 2 * PACK,
+        "more than the edits went"
+    );
+    let package = format!("/v1/deployments/{}/package", first["id"].as_str().unwrap());
+    let gone = server
+        .request(reqwest::Method::DELETE, &package)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(gone.status(), 204);
+    link.is_free();
+    let (sent, record) = told(&wait(child).await);
+    let bytes = record["package"]["bytes"].as_u64().unwrap();
+    // The edits once or twice, and the whole package; beside them, a few hundred bytes of requests.
+    let (said, passed) = (sent["sent_bytes"].as_u64().unwrap(), link.passed() - before);
+    assert_eq!(sent["spared_bytes"], 0);
+    assert!(
+        said > bytes + (600 << 10) && said < bytes + 2 * PACK,
+        "{sent}"
+    );
+    assert!(passed > bytes, "{passed} of {bytes} bytes");
+    assert_eq!(server.serves("sent", "/").await.1, "edited");
 }
 
 #[tokio::test(flavor = "multi_thread")]

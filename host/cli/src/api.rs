@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, HeaderMap};
-use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
 use crate::exit::Failure;
@@ -133,6 +133,7 @@ impl Api {
         if status.is_success() {
             return Ok(answer);
         }
+        let after = retry_after(answer.headers());
         // A refusal may close the connection under what is still being sent: what can be read of it counts.
         let (mut text, mut answer) = (Vec::new(), answer);
         while text.len() < PROBLEM {
@@ -141,7 +142,12 @@ impl Api {
                 _ => break,
             }
         }
-        Err(refusal(self.url(), status.as_u16(), &text))
+        Err(match refusal(self.url(), status.as_u16(), &text) {
+            Failure::Refused { message, .. } if status == StatusCode::TOO_MANY_REQUESTS => {
+                Failure::Busy { message, after }
+            }
+            failure => failure,
+        })
     }
 
     /// `GET path` as JSON, with `query` behind it.
@@ -430,6 +436,15 @@ fn stored_token(data: &Path) -> Result<Option<String>, Failure> {
             crate::exit::plain(&error)
         ))),
     }
+}
+
+/// How long a server asks to be left alone. A date instead of seconds is passed over, as if it had not asked.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let seconds = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
+    let seconds = seconds.and_then(|seconds| seconds.trim().parse().ok());
+    seconds.map_or(Duration::ZERO, Duration::from_secs)
 }
 
 /// The failure behind an answer that is no success.

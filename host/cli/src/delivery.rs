@@ -9,13 +9,14 @@
 //! Of a directory that was sent before is [remembered](memory) what it was like, and of what the server still has only the
 //! files that [changed](unchanged) since are read.
 //!
-//! Nothing here has to be known beforehand, and whatever the server says no to is tried in a plainer way: a chunk
-//! that it forgot or that did not arrive as it was is sent whole, a server without these routes gets the package as
-//! it is.
+//! What broke in one request goes to an upload the next time, the same bytes. Nothing here has to be known beforehand,
+//! and whatever the server says no to is tried in a plainer way: a chunk that it forgot or that did not arrive as it was
+//! is sent whole, a server without these routes gets the package as it is.
 
 mod cut;
 mod framed;
 mod memory;
+mod patience;
 mod recipe;
 mod state;
 mod unchanged;
@@ -24,19 +25,22 @@ mod uploads;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cofferdam_blobs::Digest;
 use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::api::Api;
-use crate::api::upload::{Answer, Sent};
+use crate::api::upload::{Answer, Sent, random_name};
 use crate::exit::Failure;
 use crate::pack::Plan;
-use crate::package::{self, Prepared, Source, Wanted};
+use crate::package::{self, Package, Prepared, Source, Wanted};
 use crate::project::Project;
 use framed::Framed;
 use memory::Memory;
+use patience::Patience;
+pub(crate) use patience::{FIRST_WAIT, LONGEST_WAIT};
 use unchanged::Known;
 
 /// A package of up to this many bytes goes in one request as it is: asking first would take about as long as
@@ -52,12 +56,6 @@ const READS: usize = 3;
 
 /// How often the chunks that are missing are asked for, when the server has forgotten some in between.
 const QUESTIONS: usize = 2;
-
-/// The wait before what broke is tried again, which doubles up to [`LONGEST_WAIT`].
-pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(200);
-
-/// The longest such wait.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a server may be out of reach, or take no byte, before an upload is given up. What it has stays there, and
 /// the next run goes on with it.
@@ -111,6 +109,23 @@ pub(crate) struct Delivery<'a> {
     order: Order<'a>,
     prepared: Prepared,
     sent: Arc<Sent>,
+    /// What the server was found to miss, for the next attempt.
+    framed: Option<Arc<Framed>>,
+    /// What the request with that is called when its user has no name for it: of two such requests, one becomes a
+    /// deployment.
+    own_key: String,
+    sending: Sending,
+}
+
+/// How the last attempt went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// In one request without a name: once all of it was sent, nobody knows whether it has begun.
+    Nameless,
+    /// In one request that may be repeated.
+    Named,
+    /// To an upload, which is tried for as long as anybody is patient.
+    Upload,
 }
 
 /// How a package is sent.
@@ -118,8 +133,10 @@ pub(crate) struct Delivery<'a> {
 pub(crate) enum Way {
     /// Whatever is best.
     Best,
-    /// In a way that survives what the last attempt did not, and leans on nothing that the server says it has.
-    Sure,
+    /// The same as the last time, in a way that survives a broken connection.
+    Resumed,
+    /// In such a way too, and leaning on nothing that the server says it has.
+    Whole,
 }
 
 impl<'a> Delivery<'a> {
@@ -138,6 +155,9 @@ impl<'a> Delivery<'a> {
             order,
             prepared: Prepared::of(order.source, order.compress).await?,
             sent: Arc::clone(sent),
+            framed: None,
+            own_key: random_name(),
+            sending: Sending::Nameless,
         })
     }
 
@@ -151,6 +171,15 @@ impl<'a> Delivery<'a> {
         self.prepared.is_repeatable()
     }
 
+    /// Whether the attempt that broke may be followed by another.
+    pub(crate) fn may_go_on(&self) -> bool {
+        match self.sending {
+            Sending::Nameless => self.sent.bytes() > 0 && !self.sent.complete(),
+            Sending::Named => self.sent.bytes() > 0,
+            Sending::Upload => false,
+        }
+    }
+
     /// Sends the package, and returns as soon as the server begins to answer.
     ///
     /// # Errors
@@ -158,6 +187,7 @@ impl<'a> Delivery<'a> {
     /// The server's refusal, the package's own failure, or that the server cannot be reached for too long.
     pub(crate) async fn send(&mut self, way: Way, answer: Answer) -> Result<Response, Failure> {
         self.sent.restart();
+        self.sending = Sending::Nameless;
         let large = self
             .prepared
             .bytes
@@ -165,9 +195,28 @@ impl<'a> Delivery<'a> {
         let Some(bytes) = large else {
             return self.plainly(answer).await;
         };
-        let mut new_server = way == Way::Sure;
+        if way == Way::Resumed
+            && let Some(framed) = self.framed.clone()
+        {
+            // The name that the broken request had: of the two, one becomes a deployment.
+            let key = Some(self.own_key.clone());
+            match self.frames_in_pieces(framed, key, answer).await {
+                // What it leans on is gone by now; or the server knows no uploads.
+                Err(Failure::Refused { code, .. })
+                    if is_forgotten(code.as_deref()) || is_unknown(code.as_deref()) =>
+                {
+                    self.sent.restart();
+                }
+                other => return other,
+            }
+        }
+        // All of it may be there, and only the request that deploys it be missing.
+        let fingerprint = self.prepared.fingerprint();
+        let is_there = way == Way::Best && self.uploads().is_complete(&fingerprint).await;
+        let asks = way == Way::Best && !is_there;
+        let mut new_server = !asks;
         for question in 0..QUESTIONS {
-            if way == Way::Sure {
+            if !asks {
                 break;
             }
             let framed = match self.ask(question == 0).await? {
@@ -176,9 +225,11 @@ impl<'a> Delivery<'a> {
                     new_server = true;
                     break;
                 }
-                Asked::Framed(framed) => framed,
+                Asked::Framed(framed) => Arc::new(framed),
             };
-            match self.in_frames(Arc::new(framed), answer).await {
+            self.framed = Some(Arc::clone(&framed));
+            self.own_key = random_name();
+            match self.in_frames(framed, answer).await {
                 // The server has forgotten what it said it had.
                 Err(Failure::Refused { code, .. }) if is_forgotten(code.as_deref()) => {
                     new_server = true;
@@ -187,12 +238,12 @@ impl<'a> Delivery<'a> {
                 other => return other,
             }
         }
-        if new_server && (bytes > self.order.limits.resumable_bytes || way == Way::Sure) {
+        self.framed = None;
+        let is_long = bytes > self.order.limits.resumable_bytes;
+        if new_server && (is_long || !asks) {
             match self.in_pieces(answer).await {
                 // A server that knows no uploads; or one that will say better what it does not know.
-                Err(Failure::Refused { code, .. })
-                    if matches!(code.as_deref(), Some("not_found" | "method_not_allowed")) =>
-                {
+                Err(Failure::Refused { code, .. }) if is_unknown(code.as_deref()) => {
                     self.sent.restart();
                 }
                 other => return other,
@@ -203,22 +254,40 @@ impl<'a> Delivery<'a> {
 
     /// The package as it is, in one request.
     async fn plainly(&mut self, answer: Answer) -> Result<Response, Failure> {
-        let package = self.prepared.open(Wanted::default()).await?;
+        self.sending = Sending::Nameless;
+        let mut patience = self.question();
+        loop {
+            let package = self.prepared.open(Wanted::default()).await?;
+            let (head, key) = (self.order.head, self.order.key);
+            match self.in_one_request(head, key, package, answer).await {
+                Err(Failure::Busy { message, after }) if self.is_repeatable() => {
+                    patience.wait_for(after, &message).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn in_one_request(
+        &self,
+        head: &Value,
+        key: Option<&str>,
+        package: Package,
+        answer: Answer,
+    ) -> Result<Response, Failure> {
+        self.sent.resume(0);
         self.api
-            .deploy(
-                self.order.project,
-                self.order.head,
-                self.order.key,
-                package,
-                answer,
-                &self.sent,
-            )
+            .deploy(self.order.project, head, key, package, answer, &self.sent)
             .await
     }
 
     /// Finds out what has to be sent; `remembering` what the package was like before, or by reading all of it.
     async fn ask(&mut self, remembering: bool) -> Result<Asked, Failure> {
-        let Some(first) = self.api.missing(self.order.project, Vec::new()).await? else {
+        let first = self
+            .question()
+            .until_answered(|| self.api.missing(self.order.project, Bytes::new()))
+            .await?;
+        let Some(first) = first else {
             return Ok(Asked::OldServer);
         };
         if !first.held {
@@ -232,6 +301,7 @@ impl<'a> Delivery<'a> {
                 project: self.order.project,
                 chunker: &chunker,
                 sent: &self.sent,
+                patience: self.order.limits.patience,
             };
             let known = if remembering && self.order.recall == Recall::Trust && reads == 0 {
                 self.known().await
@@ -263,8 +333,15 @@ impl<'a> Delivery<'a> {
         let memory = self.place(&plan).read()?;
         let package = Digest::from(memory.package).to_string();
         // Whatever is wrong with the list, the package can be read.
-        let list = self.api.chunk_list(self.order.project, &package).await;
+        let list = self
+            .question()
+            .until_answered(|| self.api.chunk_list(self.order.project, &package))
+            .await;
         Known::new(plan, &memory, list.ok()??)
+    }
+
+    fn question(&self) -> Patience {
+        Patience::for_a_question(self.order.limits.patience)
     }
 
     /// Remembers what was sent: the package with this BLAKE3.
@@ -290,40 +367,64 @@ impl<'a> Delivery<'a> {
         framed: Arc<Framed>,
         answer: Answer,
     ) -> Result<Response, Failure> {
-        self.sent.plan(framed.bytes(), framed.spared());
-        let head = match framed.digest() {
-            Some(digest) => with_digest(self.order.head, digest),
-            None => self.order.head.clone(),
-        };
-        if framed.bytes() <= self.order.limits.resumable_bytes {
-            let package = framed.package(0)?;
-            let deployed = self
-                .api
-                .deploy(
-                    self.order.project,
-                    &head,
-                    self.order.key,
-                    package,
-                    answer,
-                    &self.sent,
-                )
-                .await;
-            return deployed;
+        let is_long = framed.bytes() > self.order.limits.resumable_bytes;
+        if is_long || self.uploads().has_begun(framed.fingerprint()) {
+            return self.frames_in_pieces(framed, None, answer).await;
         }
+        self.sending = Sending::Named;
+        self.sent.plan(framed.bytes(), framed.spared());
+        let head = self.head_of(&framed);
+        let key = self.order.key.unwrap_or(&self.own_key);
+        let sent = async || {
+            let package = framed.package(0)?;
+            self.in_one_request(&head, Some(key), package, answer).await
+        };
+        let mut patience = self.question();
+        loop {
+            match sent().await {
+                Err(Failure::Busy { message, after }) => {
+                    patience.wait_for(after, &message).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The same, to an upload first; under the upload's name, unless there is another.
+    async fn frames_in_pieces(
+        &mut self,
+        framed: Arc<Framed>,
+        key: Option<String>,
+        answer: Answer,
+    ) -> Result<Response, Failure> {
+        self.sending = Sending::Upload;
+        self.sent.plan(framed.bytes(), framed.spared());
+        let head = self.head_of(&framed);
         let mut content = uploads::Content::Framed(framed);
         let upload = self.uploads().send(&mut content).await?;
-        let deployed = self.deploy_upload(&upload, &head, answer).await;
+        let name = upload.name().to_owned();
+        let key = self.order.key.or(key.as_deref()).unwrap_or(&name);
+        let deployed = self.deploy_upload(upload, key, &head, answer).await;
         if let Err(Failure::Refused { code, .. }) = &deployed
             && is_forgotten(code.as_deref())
         {
             // It leans on what is gone, and counts against the quota of what is sent instead.
-            self.api.forget_upload(&upload).await;
+            self.api.forget_upload(&name).await;
         }
         deployed
     }
 
+    /// The head that goes with these frames.
+    fn head_of(&self, framed: &Framed) -> Value {
+        match framed.digest() {
+            Some(digest) => with_digest(self.order.head, digest),
+            None => self.order.head.clone(),
+        }
+    }
+
     /// The package as it is, to an upload first.
     async fn in_pieces(&mut self, answer: Answer) -> Result<Response, Failure> {
+        self.sending = Sending::Upload;
         let mut reads = 0;
         loop {
             reads += 1;
@@ -352,7 +453,9 @@ impl<'a> Delivery<'a> {
                 None => self.digest().await?,
             };
             let head = with_digest(self.order.head, &digest);
-            match self.deploy_upload(&upload, &head, answer).await {
+            let name = upload.name().to_owned();
+            let key = self.order.key.unwrap_or(&name);
+            match self.deploy_upload(upload, key, &head, answer).await {
                 // What an earlier attempt sent was another state of the files.
                 Err(Failure::Refused { code, .. })
                     if code.as_deref() == Some("digest_mismatch") && again => {}
@@ -387,28 +490,25 @@ impl<'a> Delivery<'a> {
     }
 
     /// Makes a deployment of a complete upload. The request is small and has a key, so it is sent again when its
-    /// answer does not come.
+    /// answer does not come. Until then the upload is remembered: it need not be sent by the next process either.
     async fn deploy_upload(
         &self,
-        upload: &str,
+        upload: uploads::Complete,
+        key: &str,
         head: &Value,
         answer: Answer,
     ) -> Result<Response, Failure> {
-        let key = self.order.key.unwrap_or(upload);
-        let mut wait = FIRST_WAIT;
-        loop {
-            let deployed = self
-                .api
-                .deploy_upload(self.order.project, head, key, upload, answer)
-                .await;
-            match deployed {
-                Err(Failure::Unreachable(_)) if wait < LONGEST_WAIT => {
-                    tokio::time::sleep(wait).await;
-                    wait *= 2;
-                }
-                other => return other,
-            }
+        let (api, project) = (self.api, self.order.project);
+        let deployed = Patience::new(self.order.limits.patience)
+            .until_answered(|| api.deploy_upload(project, head, key, upload.name(), answer))
+            .await;
+        match &deployed {
+            Err(Failure::Unreachable(_)) => {}
+            // It stays whole, and the room that it wants can be made.
+            Err(Failure::Refused { code, .. }) if code.as_deref() == Some("storage_full") => {}
+            _ => upload.forget(),
         }
+        deployed
     }
 }
 
@@ -438,6 +538,11 @@ fn with_digest(head: &Value, blake3: &str) -> Value {
 
 fn is_forgotten(code: Option<&str>) -> bool {
     code == Some("chunks_missing")
+}
+
+/// Whether a refusal may be that of a server which does not know the route.
+fn is_unknown(code: Option<&str>) -> bool {
+    matches!(code, Some("not_found" | "method_not_allowed"))
 }
 
 fn is_change(error: &package::Error) -> bool {

@@ -49,9 +49,10 @@ impl Sending<'_> {
             match attend.during(request).await? {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => {
-                    let why = self.attempts.again(&failure, &sent).ok_or(failure)?;
+                    let again = self.attempts.again(&failure, &self.delivery, &sent);
+                    let (why, way) = again.ok_or(failure)?;
                     attend.again(&why, &mut self.attempts).await?;
-                    self.way = Way::Sure;
+                    self.way = way;
                 }
             }
         }
@@ -80,7 +81,7 @@ impl Sending<'_> {
     }
 }
 
-/// How often a package is sent again as a new deployment when it did not get through: the second time it goes to an
+/// How often a package is sent again as a new deployment when it did not get through: after a broken connection, to an
 /// upload that is resumed by itself.
 const ATTEMPTS: usize = 3;
 
@@ -352,25 +353,33 @@ impl Attempts {
         }
     }
 
-    /// Why it is worth sending again after this failure; nothing when it is not.
-    fn again(&mut self, failure: &Failure, sent: &Sent) -> Option<String> {
-        // When everything was sent, the answer alone is missing, and the deployment may well have begun.
-        let broke = matches!(failure, Failure::Unreachable(_)) && !sent.complete();
-        let sent_before = sent.bytes() > 0;
-        let is_mangled =
-            matches!(failure, Failure::Refused { code: Some(code), .. } if is_mangled(code, sent));
-        self.take((broke && sent_before) || is_mangled, failure)
+    /// Why it is worth sending again after this failure, and how; nothing when it is not.
+    fn again(
+        &mut self,
+        failure: &Failure,
+        delivery: &Delivery<'_>,
+        sent: &Sent,
+    ) -> Option<(String, Way)> {
+        let (worthwhile, way) = match failure {
+            Failure::Unreachable(_) => (delivery.may_go_on(), Way::Resumed),
+            Failure::Refused {
+                code: Some(code), ..
+            } => (is_mangled(code, sent), Way::Whole),
+            _ => (false, Way::Whole),
+        };
+        let why = self.take(worthwhile, failure)?;
+        Some((why, way))
     }
 
     /// Why it is worth sending again after this end, and how; nothing when it is not.
     fn once_more(&mut self, outcome: &Outcome, sent: &Sent) -> Option<(String, Way)> {
         let problem = outcome.problem.as_ref()?;
         let (on_the_way, way) = match problem.code.as_str() {
-            "upload_interrupted" => (true, Way::Sure),
+            "upload_interrupted" => (true, Way::Resumed),
             // What could not be read is among what is missing, the next time one asks.
             "chunks_missing" if self.left == ATTEMPTS => (true, Way::Best),
-            "chunks_missing" => (true, Way::Sure),
-            code => (is_mangled(code, sent), Way::Sure),
+            "chunks_missing" => (true, Way::Whole),
+            code => (is_mangled(code, sent), Way::Whole),
         };
         let why = self.take(on_the_way, &problem.message)?;
         Some((why, way))

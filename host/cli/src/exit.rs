@@ -1,6 +1,7 @@
 //! How a command ends: the failure a person reads, and the code a script reads.
 
 use std::io;
+use std::time::Duration;
 
 use cofferdam_deploy::policy::PolicyError;
 use serde_json::{Value, json};
@@ -40,6 +41,13 @@ pub(crate) enum Failure {
         code: Option<String>,
         message: String,
     },
+    /// The server has enough to do for this client, and takes it later.
+    #[error("{message}")]
+    Busy {
+        message: String,
+        /// How long it asks to be left alone.
+        after: Duration,
+    },
     /// No answer, or none that makes sense.
     #[error("{0}")]
     Unreachable(String),
@@ -59,7 +67,7 @@ impl Failure {
             | Failure::Faults(_)
             | Failure::Machine(_) => FAILED,
             Failure::Usage(_) => USAGE,
-            Failure::Refused { .. } => REFUSED,
+            Failure::Refused { .. } | Failure::Busy { .. } => REFUSED,
             Failure::Unreachable(_) => UNREACHABLE,
             Failure::Interrupted(_) => INTERRUPTED,
         }
@@ -75,24 +83,24 @@ impl Failure {
 
     /// What to do about it, when something is known.
     pub(crate) fn advice(&self) -> Option<&'static str> {
+        cofferdam_deploy::hint::of(self.code()?)
+    }
+
+    /// The stable code of a refusal, when it has one.
+    fn code(&self) -> Option<&str> {
         match self {
-            Failure::Refused {
-                code: Some(code), ..
-            } => cofferdam_deploy::hint::of(code),
+            Failure::Refused { code, .. } => code.as_deref(),
+            Failure::Busy { .. } => Some("too_many_requests"),
             _ => None,
         }
     }
 
     /// The last line of `--json` output.
     pub(crate) fn to_json(&self) -> Value {
-        let code = match self {
-            Failure::Refused { code, .. } => code.clone(),
-            _ => None,
-        };
         json!({
             "kind": "failure",
             "exit": self.exit_code(),
-            "code": code,
+            "code": self.code(),
             "message": self.to_string(),
         })
     }

@@ -33,6 +33,10 @@ pub(crate) struct Ui {
     lines: String,
     began: Instant,
     upload: Option<Upload>,
+    /// How often it was said that the connection broke.
+    breaks: u64,
+    /// The last attempt of which it was said that it is through.
+    through: Option<u64>,
     /// The package's bytes, if they are known.
     total: Option<u64>,
 }
@@ -50,7 +54,6 @@ enum Screen {
 /// An upload that is under way.
 #[derive(Debug)]
 struct Upload {
-    breaks: u64,
     began: Instant,
     said: Instant,
     total: Option<u64>,
@@ -127,6 +130,8 @@ impl Ui {
             lines: String::new(),
             began: Instant::now(),
             upload: None,
+            breaks: 0,
+            through: None,
             total: None,
         }
     }
@@ -149,11 +154,9 @@ impl Ui {
     }
 
     fn upload(&mut self) {
-        let now = Instant::now();
         self.upload = Some(Upload {
-            breaks: 0,
-            began: now,
-            said: now,
+            began: self.began,
+            said: Instant::now(),
             total: self.total,
         });
         self.flush();
@@ -164,11 +167,19 @@ impl Ui {
 
     /// The upload is this far. Also moves whatever moves.
     pub(crate) fn tick(&mut self, progress: &Progress) {
+        // What was all sent, and was then refused, is sent once more in another way.
+        if self
+            .through
+            .is_some_and(|attempt| attempt < progress.attempt)
+        {
+            self.through = None;
+            self.upload();
+        }
         if let Some(upload) = &mut self.upload {
             let taken = upload.began.elapsed();
             let is_json = matches!(self.screen, Screen::Json);
-            if progress.breaks > upload.breaks && !is_json {
-                upload.breaks = progress.breaks;
+            if progress.breaks > self.breaks && !is_json {
+                self.breaks = progress.breaks;
                 transcript::broke(&mut self.lines, self.paint, progress);
             }
             if progress.complete {
@@ -184,6 +195,7 @@ impl Ui {
                     transcript::sent(&mut self.lines, self.paint, progress, taken);
                 }
                 self.upload = None;
+                self.through = Some(progress.attempt);
             } else if matches!(self.screen, Screen::Plain) && upload.said.elapsed() > STILL_SENDING
             {
                 upload.said = Instant::now();

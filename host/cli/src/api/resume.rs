@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -62,6 +63,8 @@ pub(crate) enum Patched {
     Complete,
     /// It is there up to this byte.
     At(u64),
+    /// The server takes nothing of it before so long.
+    Busy(String, Duration),
     /// The server says that it is not where it was thought to be.
     Elsewhere,
     /// The connection broke, and the server may have taken any part of it.
@@ -74,7 +77,7 @@ impl Api {
     pub(crate) async fn missing(
         &self,
         project: &Project,
-        ids: Vec<u8>,
+        ids: Bytes,
     ) -> Result<Option<Missing>, Failure> {
         let request = self
             .request(Method::POST, &format!("/v1/projects/{project}/missing"))
@@ -212,6 +215,7 @@ impl Api {
                     .map_or(Patched::Elsewhere, Patched::At))
             }
             Err(Failure::Unreachable(why)) => Ok(Patched::Broken(why)),
+            Err(Failure::Busy { message, after }) => Ok(Patched::Busy(message, after)),
             // What the server thought of a connection that broke.
             Err(Failure::Refused {
                 code: Some(code), ..

@@ -113,7 +113,7 @@ impl Stream {
                 self.has_opened = true;
                 Ok(())
             }
-            Err(Failure::Unreachable(why)) => {
+            Err(Failure::Unreachable(why) | Failure::Busy { message: why, .. }) => {
                 let since = *self.unreachable_since.get_or_insert_with(Instant::now);
                 if since.elapsed() < self.patience {
                     Ok(())

@@ -21,8 +21,12 @@ use crate::project::Project;
 /// How far an upload is. Shared between the body, which counts, and whoever shows it.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
-    /// Bytes that were handed to the connection or are known to have arrived.
+    /// How far this attempt is: bytes that were handed to the connection or are known to have arrived.
     bytes: AtomicU64,
+    /// Bytes that were handed to any connection, in all attempts.
+    sent: AtomicU64,
+    /// How often it was begun from the first byte.
+    attempts: AtomicU64,
     /// How many there will be, once that is known.
     total: AtomicU64,
     /// How many of the package's need not be sent.
@@ -44,6 +48,7 @@ impl Sent {
         for number in [&self.bytes, &self.total, &self.spared, &self.compared] {
             number.store(0, Ordering::Relaxed);
         }
+        self.attempts.fetch_add(1, Ordering::Relaxed);
         self.held.store(false, Ordering::Release);
         self.complete.store(false, Ordering::Release);
         *self.failure() = None;
@@ -64,11 +69,13 @@ impl Sent {
     pub(crate) fn resume(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
         self.held.store(false, Ordering::Release);
+        self.complete.store(false, Ordering::Release);
     }
 
     /// So many bytes were handed to the connection.
     pub(crate) fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// So much of the package was compared with what the server has.
@@ -113,7 +120,9 @@ impl Sent {
     /// How far it is, for showing.
     pub(crate) fn progress(&self) -> Progress {
         Progress {
-            sent: self.bytes(),
+            at: self.bytes(),
+            sent: self.sent.load(Ordering::Relaxed),
+            attempt: self.attempts.load(Ordering::Relaxed),
             total: Some(self.total.load(Ordering::Relaxed)).filter(|total| *total > 0),
             spared: self.spared.load(Ordering::Relaxed),
             compared: self.compared.load(Ordering::Relaxed),
@@ -140,9 +149,13 @@ impl Sent {
 /// How far an upload is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Progress {
-    /// Bytes that are sent.
+    /// How far this attempt is.
+    pub(crate) at: u64,
+    /// Bytes that were sent, in all attempts.
     pub(crate) sent: u64,
-    /// How many there will be, if that is another number than the package's.
+    /// Which attempt this is.
+    pub(crate) attempt: u64,
+    /// How far it will get, if that is another number than the package's.
     pub(crate) total: Option<u64>,
     /// Bytes of the package that the server has already.
     pub(crate) spared: u64,
@@ -189,7 +202,7 @@ impl Api {
         answer: Answer,
         sent: &Arc<Sent>,
     ) -> Result<Response, Failure> {
-        let boundary = boundary();
+        let boundary = random_name();
         let body = Multipart::new(head, package, &boundary, Arc::clone(sent));
         let request = self
             .request(Method::POST, &format!("/v1/projects/{project}/deployments"))
@@ -214,8 +227,8 @@ impl Api {
     }
 }
 
-/// A boundary that nobody who made the package could know.
-fn boundary() -> String {
+/// A name that nobody else has, or could know: a boundary that is in no package, a request's key.
+pub(crate) fn random_name() -> String {
     let random = || RandomState::new().build_hasher().finish();
     format!("cofferdam-{:016x}{:016x}", random(), random())
 }

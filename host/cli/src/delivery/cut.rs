@@ -5,12 +5,14 @@
 //! before, only what changed is read ([`super::unchanged`]).
 
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cofferdam_blobs::{ChunkRef, Chunker, ChunkerParams, Digest};
 use tokio::sync::mpsc;
 
 use super::framed::{Framed, Framing, Whole};
+use super::patience::Patience;
 use super::unchanged::{Item, Known};
 use crate::api::Api;
 use crate::api::upload::Sent;
@@ -38,6 +40,8 @@ pub(super) struct Cut<'a> {
     /// What the server cuts with.
     pub(super) chunker: &'a ChunkerParams,
     pub(super) sent: &'a Sent,
+    /// How long a question is asked in vain.
+    pub(super) patience: Duration,
 }
 
 /// What came of it.
@@ -120,7 +124,10 @@ impl Cut<'_> {
                 .flatten()
                 .collect();
             let chunks = ids.len() / ID_BYTES;
-            let answer = self.api.missing(self.project, ids).await;
+            let ids = Bytes::from(ids);
+            let answer = Patience::for_a_question(self.patience)
+                .until_answered(|| self.api.missing(self.project, ids.clone()))
+                .await;
             let Some(answer) = answer.map_err(Error::Failure)? else {
                 return Ok(Outcome::NotWorthwhile);
             };
@@ -243,5 +250,53 @@ impl Gathered {
 
     fn fail(self, error: package::Error) {
         let _ = self.batches.blocking_send(Err(error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+    use cofferdam_blobs::MAX_LISTED_CHUNKS;
+
+    use super::*;
+
+    /// The lengths of the chunks of `data`, as a text, and the digest of their list.
+    fn cuts(data: &[u8]) -> (String, String) {
+        let mut chunker = Chunker::new(&ChunkerParams::default()).unwrap();
+        chunker.push(data);
+        let (mut lengths, mut list) = (Vec::new(), blake3::Hasher::new());
+        while let Some(chunk) = chunker.next(true) {
+            let length = u32::try_from(chunk.len()).unwrap();
+            lengths.push(length.to_string());
+            list.update(&length.to_le_bytes());
+            list.update(Digest::blake3(&chunk).as_bytes());
+        }
+        (lengths.join(", "), list.finalize().to_hex().to_string())
+    }
+
+    #[test]
+    fn what_the_protocols_page_says_of_cutting_is_what_is_cut() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let params = page.lines().find(|line| line.starts_with("    {\"name\""));
+        let params: ChunkerParams = serde_json::from_str(params.unwrap()).unwrap();
+        assert_eq!(params, ChunkerParams::default());
+        // The question's limit, and the list's.
+        assert_eq!(MAX_LISTED_CHUNKS, 1_048_576);
+        assert_eq!(page.matches("1,048,576").count(), 2);
+
+        let mut x = 1_u64;
+        let words = std::iter::repeat_with(|| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x.to_le_bytes()
+        });
+        let data: Vec<u8> = words.flatten().take(1_000_000).collect();
+        let (lengths, list) = cuts(&data);
+        assert!(page.contains(&format!("\n    {lengths}\n")), "{lengths}");
+        assert!(page.contains(&format!("\n    {list}\n")), "{list}");
+        let (lengths, _) = cuts(&[0; 600_001]);
+        assert!(page.contains(&format!("`{lengths}`")), "{lengths}");
     }
 }

@@ -1,13 +1,14 @@
 //! Sending to an upload that is resumed: after a broken connection, and by the next process.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::framed::Framed;
+use super::patience::Patience;
 use super::state::State;
-use super::{FIRST_WAIT, LONGEST_WAIT};
 use crate::api::Api;
 use crate::api::resume::{Patched, Place};
 use crate::api::upload::Sent;
@@ -96,6 +97,24 @@ impl From<Error> for Failure {
     }
 }
 
+/// An upload of which the server has everything.
+pub(super) struct Complete {
+    upload: String,
+    state: State,
+}
+
+impl Complete {
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.upload
+    }
+
+    /// Forgets it here: the server has answered what becomes of it.
+    pub(super) fn forget(self) {
+        self.state.remove();
+    }
+}
+
 /// Sends to uploads of one project.
 pub(super) struct Uploads {
     pub(super) api: Api,
@@ -106,18 +125,14 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
-    /// Sends everything, however often the connection breaks, and returns the complete upload's name.
+    /// Sends everything, however often the connection breaks, and returns the complete upload.
     ///
     /// # Errors
     ///
     /// The server's refusal, the package's own failure, or that the server has been out of reach for too long.
-    pub(super) async fn send(&self, content: &mut Content<'_>) -> Result<String, Error> {
+    pub(super) async fn send(&self, content: &mut Content<'_>) -> Result<Complete, Error> {
         let length = content.bytes();
-        let state = State::of(
-            self.api.url(),
-            self.project.as_str(),
-            &content.fingerprint(),
-        );
+        let state = self.state(&content.fingerprint());
         self.sent.total(length);
         let mut known = state.read();
         let mut place: Option<Place> = None;
@@ -141,13 +156,15 @@ impl Uploads {
                 Ok(_) => {
                     known = None;
                     state.remove();
-                    patience
-                        .wait_or(|| "the server forgets its uploads".to_owned())
-                        .await?;
+                    patience.wait_or("the server forgets its uploads").await?;
                     continue;
                 }
                 Err(Failure::Unreachable(why)) => {
-                    patience.wait_or(|| why).await?;
+                    patience.wait_or(&why).await?;
+                    continue;
+                }
+                Err(Failure::Busy { message, after }) => {
+                    patience.wait_for(after, &message).await?;
                     continue;
                 }
                 Err(failure) => return Err(failure.into()),
@@ -159,33 +176,51 @@ impl Uploads {
             self.sent.resume(here.offset);
             patience.reached(here.offset);
             if here.complete {
-                state.remove();
-                self.sent.end();
-                return Ok(here.upload);
+                return Ok(self.complete(here.upload, state));
             }
             match self.patch(content, &here).await? {
-                Patched::Complete => {
-                    state.remove();
-                    self.sent.end();
-                    return Ok(here.upload);
-                }
+                Patched::Complete => return Ok(self.complete(here.upload, state)),
                 Patched::At(offset) => {
                     place = Some(Place { offset, ..here });
-                    patience
-                        .wait_or(|| "the server takes nothing".to_owned())
-                        .await?;
+                    patience.wait_or("the server takes nothing").await?;
                 }
                 Patched::Elsewhere => {
                     patience
-                        .wait_or(|| "the server does not say where to go on".to_owned())
+                        .wait_or("the server does not say where to go on")
                         .await?;
+                }
+                Patched::Busy(why, after) => {
+                    patience.wait_for(after, &why).await?;
                 }
                 Patched::Broken(why) => {
                     self.sent.broke();
-                    patience.wait_or(|| why).await?;
+                    patience.wait_or(&why).await?;
                 }
             }
         }
+    }
+
+    /// Whether an upload of what has this fingerprint was begun before.
+    pub(super) fn has_begun(&self, fingerprint: &str) -> bool {
+        self.state(fingerprint).read().is_some()
+    }
+
+    /// Whether the server has all of such an upload, and has not made a deployment of it.
+    pub(super) async fn is_complete(&self, fingerprint: &str) -> bool {
+        let Some(upload) = self.state(fingerprint).read() else {
+            return false;
+        };
+        // Whatever is the matter, there are other ways.
+        matches!(self.api.place(&upload).await, Ok(Some(place)) if place.complete)
+    }
+
+    fn state(&self, fingerprint: &str) -> State {
+        State::of(self.api.url(), self.project.as_str(), fingerprint)
+    }
+
+    fn complete(&self, upload: String, state: State) -> Complete {
+        self.sent.end();
+        Complete { upload, state }
     }
 
     /// Sends the rest, unless the connection stalls.
@@ -197,7 +232,7 @@ impl Uploads {
             .patch(&here.upload, here.offset, left, package, &self.sent);
         let patched = tokio::select! {
             patched = patch => patched,
-            () = self.stalled() => Ok(Patched::Broken("the connection passes nothing".to_owned())),
+            () = stalled(&self.sent) => Ok(Patched::Broken("the connection passes nothing".to_owned())),
         };
         let patched = match patched {
             Ok(patched) => patched,
@@ -218,63 +253,121 @@ impl Uploads {
         }
         Ok(patched)
     }
+}
 
-    /// Resolves when nothing was taken from here for too long.
-    async fn stalled(&self) {
-        let mut seen = self.sent.bytes();
-        let mut since = Instant::now();
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let now = self.sent.bytes();
-            if now != seen {
-                (seen, since) = (now, Instant::now());
-            } else if since.elapsed() > STALL {
-                return;
+/// Resolves when nothing was taken from here for too long.
+async fn stalled(sent: &Sent) {
+    let mut seen = sent.bytes();
+    let mut since = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = sent.bytes();
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        } else if since.elapsed() > STALL {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+    use std::path::Path;
+
+    use cofferdam_blobs::{ChunkRef, ChunkerParams, Digest};
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::super::framed::{Framing, Whole};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_dead_when_nothing_was_taken_for_45_seconds_and_not_before() {
+        let began = Instant::now();
+        let sent = Sent::default();
+        let trickle = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_secs(40)).await;
+                sent.add(1);
             }
-        }
-    }
-}
-
-/// How long it is still tried.
-struct Patience {
-    limit: Duration,
-    wait: Duration,
-    since: Instant,
-    furthest: u64,
-}
-
-impl Patience {
-    fn new(limit: Duration) -> Patience {
-        Patience {
-            limit,
-            wait: FIRST_WAIT,
-            since: Instant::now(),
-            furthest: 0,
-        }
+        };
+        tokio::join!(stalled(&sent), trickle);
+        let quiet = began
+            .elapsed()
+            .checked_sub(Duration::from_secs(200))
+            .unwrap();
+        assert!((45..48).contains(&quiet.as_secs()), "{quiet:?}");
     }
 
-    /// The upload is this far; if it got further, it is worth as much patience as at first.
-    fn reached(&mut self, offset: u64) {
-        if offset > self.furthest {
-            *self = Patience {
-                furthest: offset,
-                ..Patience::new(self.limit)
-            };
+    /// A server that reads whatever comes and never says a word.
+    async fn black_hole() -> Uploads {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 64 * 1024];
+                    while let Ok(1..) = stream.read(&mut buffer).await {}
+                });
+            }
+        });
+        Uploads {
+            api: Api::new(&url, Some("secret".to_owned()), Path::new("/nowhere")).unwrap(),
+            project: "blog".parse().unwrap(),
+            sent: Arc::default(),
+            patience: Duration::from_secs(60),
         }
     }
 
-    /// Waits before the next attempt, or gives up with this reason.
-    async fn wait_or(&mut self, why: impl FnOnce() -> String) -> Result<(), Error> {
-        if self.since.elapsed() > self.limit {
-            return Err(Error::Failure(Failure::Unreachable(format!(
-                "the upload has come to nothing for {} s: {}\n\
-                 what has arrived is kept for a while, and the same command goes on with it",
-                self.limit.as_secs(),
-                why()
-            ))));
-        }
-        tokio::time::sleep(self.wait).await;
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
-        Ok(())
+    fn content() -> Content<'static> {
+        let mut framing = Framing::new(Whole::Read(Box::default())).unwrap();
+        let data = b"all that there is";
+        let chunk = ChunkRef {
+            id: Digest::blake3(data),
+            bytes: 17,
+        };
+        framing.push(chunk, data, Some(&[])).unwrap();
+        let framed = framing.finish(&ChunkerParams::default(), "application/x-tar");
+        Content::Framed(Arc::new(framed.unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_server_that_swallows_everything_is_taken_for_dead_and_given_up_in_time() {
+        let uploads = black_hole().await;
+        let mut content = content();
+        let began = Instant::now();
+        let here = Place {
+            upload: "0198-aa".to_owned(),
+            offset: 0,
+            complete: false,
+            length: None,
+        };
+        let bytes = content.bytes();
+        let swallowed = async {
+            while uploads.sent.bytes() < bytes {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // From here on nothing happens any more but that time passes.
+            tokio::time::pause();
+        };
+        let (patched, ()) = tokio::join!(uploads.patch(&mut content, &here), swallowed);
+        let Ok(patched) = patched else {
+            panic!("a silent server is no failure yet");
+        };
+        assert_eq!(
+            patched,
+            Patched::Broken("the connection passes nothing".to_owned())
+        );
+        let took = began.elapsed();
+        assert!((45..55).contains(&took.as_secs()), "{took:?}");
+        // Nor does it get more than a minute for making an upload, and the answer that is waited for.
+        let began = Instant::now();
+        let Err(failure) = uploads.send(&mut content).await.map_err(Failure::from) else {
+            panic!("nobody answered");
+        };
+        assert_eq!(failure.exit_code(), 4);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(150), "{took:?}");
     }
 }

@@ -69,7 +69,7 @@ impl Live {
                 self.screen.remove(&bar);
             }
         } else if let Some(bar) = &self.upload {
-            if progress.sent == 0 && progress.compared > 0 {
+            if progress.at == 0 && progress.compared > 0 {
                 bar.set_prefix("comparing");
                 bar.set_position(progress.compared);
             } else {
@@ -77,11 +77,8 @@ impl Live {
                     bar.set_length(total);
                 }
                 bar.set_prefix("sending");
-                bar.set_message(match progress.spared {
-                    0 => String::new(),
-                    spared => format!(", {} spared", text::bytes(spared)),
-                });
-                bar.set_position(progress.sent);
+                bar.set_message(beside(progress));
+                bar.set_position(progress.at);
             }
         }
 
@@ -137,6 +134,61 @@ impl Live {
     }
 }
 
+/// What the bar does not show: what need not be sent, and what was sent in vain.
+fn beside(progress: &Progress) -> String {
+    let mut words = match progress.spared {
+        0 => String::new(),
+        spared => format!(", {} spared", text::bytes(spared)),
+    };
+    if progress.sent > progress.at {
+        words.push_str(&format!(", {} sent in all", text::bytes(progress.sent)));
+    }
+    words
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates above are well formed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_says_what_is_spared_and_what_was_sent_in_vain() {
+        let mut progress = Progress {
+            at: 1 << 20,
+            sent: 1 << 20,
+            ..Progress::default()
+        };
+        assert_eq!(beside(&progress), "");
+        progress.spared = 9 << 20;
+        assert_eq!(beside(&progress), ", 9.0 MiB spared");
+        progress.sent = 3 << 20;
+        assert_eq!(beside(&progress), ", 9.0 MiB spared, 3.0 MiB sent in all");
+        // What an earlier run sent counts as there, and was not sent by this one.
+        progress.at = 5 << 20;
+        assert_eq!(beside(&progress), ", 9.0 MiB spared");
+    }
+
+    #[test]
+    fn the_bar_stands_where_this_attempt_is() {
+        let mut live = Live::new(Paint::none());
+        live.screen.set_draw_target(ProgressDrawTarget::hidden());
+        live.upload(Some(10 << 20));
+        let progress = Progress {
+            at: 2 << 20,
+            sent: 7 << 20,
+            total: Some(4 << 20),
+            ..Progress::default()
+        };
+        live.tick(&progress, std::iter::empty());
+        let bar = live
+            .upload
+            .as_ref()
+            .map(|bar| (bar.position(), bar.length()));
+        assert_eq!(bar, Some((2 << 20, Some(4 << 20))));
+        let bar = live.upload.as_ref().map(ProgressBar::message);
+        assert_eq!(bar.as_deref(), Some(", 7.0 MiB sent in all"));
+    }
 }

@@ -277,7 +277,7 @@ pub(super) fn begin(
     say(out, &column("deploying"), &line);
 }
 
-/// The upload is through.
+/// The upload is through: how much was sent for it, in all attempts.
 pub(super) fn sent(out: &mut String, paint: Paint, progress: &Progress, taken: Duration) {
     let sent = progress.sent;
     let rate = text::rate(sent, taken).map_or_else(String::new, |rate| format!(", {rate}"));
@@ -290,13 +290,13 @@ pub(super) fn sent(out: &mut String, paint: Paint, progress: &Progress, taken: D
 
 /// The connection broke, and what was sent is taken up again.
 pub(super) fn broke(out: &mut String, paint: Paint, progress: &Progress) {
-    let line = format!("after {}, resuming", bytes(progress.sent));
+    let line = format!("after {}, resuming", bytes(progress.at));
     say(out, &column("broken"), &paint.yellow(&line));
 }
 
 /// The upload is under way.
 pub(super) fn sending(out: &mut String, progress: &Progress, total: Option<u64>, taken: Duration) {
-    let sent = progress.sent;
+    let sent = progress.at;
     if sent == 0 && progress.compared > 0 {
         let total = total.map_or_else(String::new, |total| format!(" of {}", bytes(total)));
         let line = format!("{}{total}", bytes(progress.compared));
@@ -305,7 +305,8 @@ pub(super) fn sending(out: &mut String, progress: &Progress, total: Option<u64>,
     }
     let total = progress.total.or(total);
     let total = total.map_or_else(String::new, |total| format!(" of {}", bytes(total)));
-    let rate = text::rate(sent, taken).map_or_else(String::new, |rate| format!(", {rate}"));
+    let rate = text::rate(progress.sent, taken);
+    let rate = rate.map_or_else(String::new, |rate| format!(", {rate}"));
     say(
         out,
         &column("sending"),

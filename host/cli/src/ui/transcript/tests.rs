@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{QUEUED, Transcript, begin, end, far, sending, sent};
+use super::{QUEUED, Transcript, begin, broke, end, far, sending, sent};
 use crate::api::upload::Progress;
 use crate::event::Event;
 use crate::ui::Outcome;
@@ -22,9 +22,34 @@ fn lines(events: &[(&str, serde_json::Value)]) -> String {
 /// So many bytes are sent.
 fn at(sent: u64) -> Progress {
     Progress {
+        at: sent,
         sent,
         ..Progress::default()
     }
+}
+
+#[test]
+fn what_was_sent_is_what_all_attempts_took_and_what_was_spared_is_said_beside_it() {
+    let mut out = String::new();
+    let progress = Progress {
+        at: 2 << 20,
+        sent: 5 << 20,
+        spared: 9 << 20,
+        breaks: 1,
+        ..Progress::default()
+    };
+    let paint = Paint::none();
+    broke(&mut out, paint, &progress);
+    sending(&mut out, &progress, Some(4 << 20), Duration::from_secs(2));
+    sent(&mut out, paint, &progress, Duration::from_secs(2));
+    assert_eq!(
+        out,
+        "\
+broken     after 2.0 MiB, resuming
+sending    2.0 MiB of 4.0 MiB, 2.5 MiB/s
+sent       5.0 MiB in 2.0 s, 2.5 MiB/s, 9.0 MiB spared
+"
+    );
 }
 
 #[test]
