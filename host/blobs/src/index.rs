@@ -152,7 +152,7 @@ pub(crate) struct Index {
     writer: Mutex<Writer>,
     readers: Box<[Mutex<SqliteConnection>]>,
     turn: AtomicUsize,
-    /// Whether the store is known to be marked: see [`mark`].
+    /// Whether the store is known to be marked: see [`mark`](mod@mark).
     marked: AtomicBool,
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use cofferdam_blobs::{BlobId, ChunkId, CollectOptions, Store};
 
-use crate::check::{LOOK, MEND, check, sql};
+use crate::check::{LOOK, MEND, check, flip, sql};
 use crate::reindex::reindex;
 use crate::testing::noise;
 use crate::{closed, open_with_small_packs, packs, read, store};
@@ -298,4 +298,37 @@ async fn what_a_pack_records_of_an_upload_is_kept_for_it_after_a_reindex() {
     let blobs = open_with_small_packs(directory).await;
     let found = read(blobs.reader(info.id).await.unwrap()).await.unwrap();
     assert!(found == [known, rest].concat());
+}
+
+#[tokio::test]
+async fn what_a_repair_saves_of_an_upload_is_kept_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let blobs = open_with_small_packs(directory).await;
+    let upload = blobs.create_upload("blog", None, "").await.unwrap();
+    let begun = noise(1, 900_000);
+    let ingest = append(&blobs, upload.id, &begun).await;
+    ingest.suspend().await.unwrap();
+    drop(blobs);
+    closed(directory).await;
+    for path in packs(directory, "pack") {
+        let length = fs::metadata(&path).unwrap().len();
+        flip(&path, length - 10);
+    }
+    let (report, said) = check(directory, MEND).await;
+    assert_eq!(report.remaining, 0, "{said:#?}");
+
+    let blobs = open_with_small_packs(directory).await;
+    for _ in 0..2 {
+        blobs.collect(CollectOptions::default()).await.unwrap();
+    }
+    let rest = noise(2, 300_000);
+    let ingest = append(&blobs, upload.id, &rest).await;
+    let info = ingest.finish().await.unwrap();
+    let found = read(blobs.reader(info.id).await.unwrap()).await.unwrap();
+    assert!(found == [begun, rest].concat());
+    drop(blobs);
+    closed(directory).await;
+    let (report, said) = check(directory, LOOK).await;
+    assert_eq!(report.faults, 0, "{said:#?}");
 }
