@@ -45,6 +45,11 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// Comes before every commit of the index that is at `index`; when it fails, nothing is committed. (`SQLite`
     /// writes, and syncs, by itself.)
     fn before_commit(&self, index: &Path) -> io::Result<()>;
+    /// Comes after every such commit; when it fails, the commit was made and its caller is told that it failed, as can
+    /// happen to any commit.
+    fn after_commit(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// How many bytes the file system of this directory has for us.
     fn free_bytes(&self, directory: &Path) -> io::Result<u64> {
         let room = rustix::fs::statvfs(directory)?;

@@ -48,6 +48,8 @@ pub(crate) enum Fault {
     Once(i32),
     /// It fails with this error number, and so does every later one until [`FaultyDisk::mend`].
     Lasting(i32),
+    /// It happens, and is said to have failed with this error number.
+    Late(i32),
     /// It does not happen, and nothing does from there on: the process was killed before it.
     Kill,
     /// As [`Fault::Kill`], and half of a write was written.
@@ -78,6 +80,8 @@ struct State {
     count: usize,
     fault: Option<(usize, Fault)>,
     dead: bool,
+    /// What the commit that is being made is to be told afterwards.
+    late: Option<io::Error>,
     /// Is said to have happened, and does not.
     swallowed: Option<Operation>,
     /// Takes this long, each time.
@@ -101,6 +105,7 @@ struct State {
 enum Verdict {
     Go,
     Pretend,
+    Late(io::Error),
     Fail { error: io::Error, half: bool },
 }
 
@@ -305,6 +310,9 @@ impl FaultyDisk {
         let verdict = match state.fault {
             Some((at, Fault::Once(error))) if n == at && !spared(error) => fails(error),
             Some((at, Fault::Lasting(error))) if n >= at && !spared(error) => fails(error),
+            Some((at, Fault::Late(error))) if n == at => {
+                Verdict::Late(io::Error::from_raw_os_error(error))
+            }
             Some((at, fault @ (Fault::Kill | Fault::Tear))) if n >= at => {
                 state.dead = true;
                 killed(fault == Fault::Tear)
@@ -327,6 +335,7 @@ impl FaultyDisk {
         match self.arrive(operation) {
             Verdict::Go => work(),
             Verdict::Pretend => Ok(()),
+            Verdict::Late(error) => work().and(Err(error)),
             Verdict::Fail { error, .. } => Err(error),
         }
     }
@@ -398,15 +407,16 @@ impl Disk for FaultyDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        match self.arrive(Operation::Create) {
-            Verdict::Go | Verdict::Pretend => {}
+        let late = match self.arrive(Operation::Create) {
+            Verdict::Go | Verdict::Pretend => None,
+            Verdict::Late(error) => Some(error),
             Verdict::Fail { error, .. } => return Err(error),
-        }
+        };
         let file = RealDisk.create(path)?;
         let inode = file.metadata()?.ino();
         fs::hard_link(path, self.kept_file(inode)).unwrap();
         self.state().synced.insert(inode, 0);
-        Ok(file)
+        late.map_or(Ok(file), Err)
     }
 
     fn open(&self, path: &Path) -> io::Result<File> {
@@ -423,6 +433,7 @@ impl Disk for FaultyDisk {
         match self.arrive(Operation::Append) {
             Verdict::Go => RealDisk.append(file, bytes),
             Verdict::Pretend => Ok(()),
+            Verdict::Late(error) => RealDisk.append(file, bytes).and(Err(error)),
             Verdict::Fail { error, half } => {
                 if half {
                     RealDisk.append(file, &bytes[..bytes.len() / 2])?;
@@ -475,6 +486,17 @@ impl Disk for FaultyDisk {
         {
             self.state().built.insert(metadata.ino());
         }
-        self.change(Operation::Commit, || Ok(()))
+        match self.arrive(Operation::Commit) {
+            Verdict::Go | Verdict::Pretend => Ok(()),
+            Verdict::Late(error) => {
+                self.state().late = Some(error);
+                Ok(())
+            }
+            Verdict::Fail { error, .. } => Err(error),
+        }
+    }
+
+    fn after_commit(&self) -> io::Result<()> {
+        self.state().late.take().map_or(Ok(()), Err)
     }
 }

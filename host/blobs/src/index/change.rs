@@ -86,7 +86,9 @@ impl Change<'_> {
         self.transaction
             .commit()
             .await
-            .map_err(self.index.failed(self.action))
+            .map_err(self.index.failed(self.action))?;
+        disk.after_commit()
+            .map_err(|source| Error::io(self.action, path, source))
     }
 }
 

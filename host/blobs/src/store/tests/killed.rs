@@ -71,6 +71,47 @@ async fn an_operation_that_fails_once_fails_its_upload_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn an_operation_that_happens_and_is_said_to_have_failed_harms_nothing() {
+    for way in [Way::Whole, Way::Listed] {
+        assert!(every_operation(Fault::Late(EIO), way).await > 20);
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_said_to_have_failed_a_namespace_has_its_room_when_its_blobs_are_gone() {
+    for n in 0.. {
+        let site = Site::new();
+        let disk = Arc::clone(&site.disk);
+        let options = StoreOptions {
+            namespace_quota_bytes: Some(2_000_000),
+            ..small_packs()
+        };
+        let store = Store::open_on(disk, &site.directory(), options)
+            .await
+            .unwrap();
+        // Somebody writes all the time, so that nothing is counted anew from the index.
+        let beside = store.ingest("blog").await.unwrap();
+        site.disk.set(n, Fault::Late(EIO));
+        let outcome = upload(&store, &half_known(2)).await;
+        let reached = site.disk.reached();
+        assert_eq!(outcome.is_ok(), !reached, "at {n}: {outcome:?}");
+        site.disk.mend();
+        for blob in store.blobs(None, 10).await.unwrap() {
+            assert!(store.remove(blob.id).await.unwrap());
+        }
+        let data = noise(3, 1_900_000);
+        let info = upload(&store, &data).await;
+        let info = info.unwrap_or_else(|error| panic!("at {n}: {error}"));
+        assert!(read(&store, info.id).await.unwrap() == data, "at {n}");
+        drop(beside);
+        if !reached {
+            assert!(n > 20, "{n}");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_is_full_from_any_operation_on_is_no_end_once_there_is_room() {
     for way in [Way::Whole, Way::Listed] {
         assert!(every_operation(Fault::Lasting(ENOSPC), way).await > 20);
