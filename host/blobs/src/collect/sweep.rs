@@ -86,14 +86,15 @@ impl Collector {
 
     /// Takes these out of use, and away, but for those that somebody leans on.
     pub(super) async fn condemn(&mut self, dead: Vec<Dead>) -> Result<(), Error> {
-        if self.options.dry_run {
-            return self.take_away(dead).await;
-        }
         if dead.is_empty() {
             return Ok(());
         }
         let ids: Vec<i64> = dead.iter().map(|dead| dead.pack.id).collect();
-        let condemned = self.shared.index.condemn(self.round, &ids).await?;
+        let index = &self.shared.index;
+        let condemned = match self.options.dry_run {
+            true => index.unleased(&ids).await?,
+            false => index.condemn(self.round, &ids).await?,
+        };
         self.take_condemned_away(dead, &condemned).await
     }
 

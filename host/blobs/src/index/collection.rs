@@ -142,6 +142,25 @@ impl Index {
         Ok(condemned)
     }
 
+    /// Which of these packs nobody leases now.
+    pub(crate) async fn unleased(&self, packs: &[i64]) -> Result<Vec<i64>, Error> {
+        let failed = self.failed("looking for leases");
+        let mut reader = self.reader().await;
+        let mut unleased = Vec::new();
+        for pack in packs {
+            let lease = sqlx::query("SELECT 1 FROM lease WHERE pack = ? LIMIT 1").bind(pack);
+            if lease
+                .fetch_optional(&mut *reader)
+                .await
+                .map_err(&failed)?
+                .is_none()
+            {
+                unleased.push(*pack);
+            }
+        }
+        Ok(unleased)
+    }
+
     /// Makes a sealed pack of copies known and its chunks found there; says which of the emptied packs are out
     /// of use by that. Who leases a pack of which something moved holds the new one as well.
     pub(crate) async fn move_chunks(&self, commit: &MoveCommit) -> Result<Vec<i64>, Error> {

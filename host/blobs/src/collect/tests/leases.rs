@@ -28,8 +28,16 @@ async fn what_a_running_upload_leans_on_stays_until_it_is_given_up() {
     filled(&store, &[(&data, false)]).await;
     let before = packs(directory.path());
     let ingest = leaning(&store, &data).await;
+    let dry = CollectOptions {
+        dry_run: true,
+        ..at_once()
+    };
+    let foretold = store.collect(dry).await.unwrap();
     let report = collect(&store).await;
-    assert!(report.packs_leased >= before.len() as u64, "{report:?}");
+    for report in [foretold, report] {
+        assert!(report.packs_leased >= before.len() as u64, "{report:?}");
+        assert_eq!(report.packs_removed, 0, "{report:?}");
+    }
     assert!(before.iter().all(|path| path.exists()));
     let info = ingest.finish().await.unwrap();
     collect(&store).await;
