@@ -178,6 +178,9 @@ struct Play {
     /// What the uploader brings.
     brought: Vec<u8>,
     actors: Vec<Actor>,
+    /// How often an actor that could go on is held back for another one, at most: where all orders are too many, those
+    /// that differ in a few places from one in which each goes on while it can.
+    switches: usize,
 }
 
 /// What was seen over all schedules.
@@ -218,6 +221,7 @@ impl Play {
             removed: None,
             brought: brought.to_vec(),
             actors: actors.to_vec(),
+            switches: usize::MAX,
         }
     }
 
@@ -231,8 +235,18 @@ impl Play {
             let choices = self.perform(&taken, &mut seen);
             seen.schedules += 1;
             // What was taken was chosen before; from there on the first one went each time.
-            for choice in &choices[schedule.len()..] {
-                schedule.push((choice[0], choice[1..].to_vec()));
+            let (mut before, mut switches) = (None, 0);
+            for (at, choice) in choices.iter().enumerate() {
+                let could_go_on = before == Some(choice[0]);
+                if at == schedule.len() {
+                    let others = match could_go_on && switches == self.switches {
+                        true => Vec::new(),
+                        false => choice[1..].to_vec(),
+                    };
+                    schedule.push((choice[0], others));
+                }
+                switches += usize::from(could_go_on && schedule[at].0 != choice[0]);
+                before = Some(schedule[at].0);
             }
             loop {
                 let Some((_, others)) = schedule.last_mut() else {
@@ -249,7 +263,7 @@ impl Play {
         }
     }
 
-    /// Performs one schedule, and says who could have gone at each of its steps.
+    /// Performs one schedule, and says who could have gone at each of its steps: first whoever had gone before.
     fn perform(&self, schedule: &[Actor], seen: &mut Seen) -> Vec<Vec<Actor>> {
         let directory = tempfile::tempdir_in(self.template.path()).unwrap();
         copy(&self.template.path().join("template"), directory.path());
@@ -286,9 +300,12 @@ impl Play {
             // Whatever fails here, the others must not wait for ever.
             let opened = OnDrop(&stage);
             loop {
-                let stopped = stage.settled(&self.actors);
+                let mut stopped = stage.settled(&self.actors);
                 if stopped.is_empty() {
                     break;
+                }
+                if let Some(at) = stopped.iter().position(|actor| taken.last() == Some(actor)) {
+                    stopped[..=at].rotate_right(1);
                 }
                 let next = schedule.get(taken.len()).copied().unwrap_or(stopped[0]);
                 if taken.len() >= schedule.len() {
@@ -494,4 +511,18 @@ async fn a_reader_beside_a_collector_that_copies_what_it_reads() {
         .unwrap();
     println!("{} schedules, {} states", seen.schedules, seen.states.len());
     assert!(seen.schedules > 20, "{}", seen.schedules);
+}
+
+#[tokio::test]
+async fn an_upload_and_a_reader_beside_a_collector_that_copies_what_both_lean_on() {
+    let old = noise(1, 100_000);
+    let blobs: [(&[u8], bool); 2] = [(&old, false), (&old[..20_000], true)];
+    let actors = [Actor::Uploader, Actor::Reader, Actor::Collector];
+    let mut play = Play::new(&blobs, &old, &actors).await;
+    play.switches = 3;
+    let seen = tokio::task::spawn_blocking(move || play.run())
+        .await
+        .unwrap();
+    println!("{} schedules, {} states", seen.schedules, seen.states.len());
+    assert!(seen.schedules > 500, "{}", seen.schedules);
 }
