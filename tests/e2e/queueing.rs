@@ -196,7 +196,10 @@ async fn a_request_that_is_sent_again_is_the_same_deployment_and_one_that_differ
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_waits_for_a_first_request_that_still_arrives_and_replaces_one_that_broke() {
     let server = Server::start();
-    let package = package::tar(&site("slow"));
+    // A short one would begin nothing before its last byte.
+    let mut entries = site("slow");
+    entries[0].bytes.resize(200_000, b' ');
+    let package = package::tar(&entries);
     let (first, rest) = package.split_at(1000);
     let repeat = || {
         let request = server
