@@ -337,7 +337,8 @@ impl Index {
             .await
             .map_err(|error| uploads::gone_or(error, self.failed(action)))?;
         change.commit().await?;
-        self.mark()
+        self.mark();
+        Ok(())
     }
 
     /// Forgets an upload that will not be completed.

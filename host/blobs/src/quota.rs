@@ -164,6 +164,11 @@ impl Account {
 impl Charge {
     /// Charges for the bytes up to this one of the upload, those before it included.
     pub(crate) fn up_to(&self, bytes: u64) -> Result<(), Error> {
+        // Nothing is charged to what was given up: its writer may not have heard of it yet.
+        let state = self.state();
+        if state.phase == Phase::GivenBack {
+            return Ok(());
+        }
         let charged = self.before + self.bytes.load(Ordering::Acquire);
         let more = bytes.saturating_sub(charged);
         let quota = self.account.quota.unwrap_or(u64::MAX);
@@ -177,9 +182,10 @@ impl Charge {
     }
 
     /// Says that the upload is durable up to this byte, and that somebody may go on with it: so much stays charged
-    /// when the rest is given back.
+    /// when the rest is given back, until the upload is forgotten.
     pub(crate) fn settle(&self, until: u64) {
-        self.state().settled = until.saturating_sub(self.before);
+        let mut state = self.state();
+        state.settled = state.settled.max(until.saturating_sub(self.before));
     }
 
     /// Says that the blob is complete, or that all of it so far will be gone on with: its bytes stay charged until it is removed.

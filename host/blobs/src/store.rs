@@ -137,12 +137,12 @@ impl Store {
                 .map_err(|_| Error::Defect { part: "opening" })??
         };
         let index = Index::open(Arc::clone(&disk), &directory.join(INDEX)).await?;
-        let knows_any = index.knows_any_pack().await?;
+        let is_in_use = index.is_in_use().await?;
         let believed = {
             let directory = directory.to_path_buf();
             let disk = Arc::clone(&disk);
             tokio::task::spawn_blocking(move || {
-                believe(disk.as_ref(), &directory, packs, knows_any)?;
+                believe(disk.as_ref(), &directory, packs, is_in_use)?;
                 sync(disk.as_ref(), &directory)
             })
             .await
@@ -500,9 +500,9 @@ fn prepare(disk: &dyn Disk, directory: &Path, packs: &Path) -> Result<(File, u64
 
 /// Refuses an index that names no pack if there are packs and one has named some: it is another, or an old copy, and all
 /// that it does not know would be taken for litter. Blocks.
-fn believe(disk: &dyn Disk, directory: &Path, packs: u64, knows_any: bool) -> Result<(), Error> {
+fn believe(disk: &dyn Disk, directory: &Path, packs: u64, is_in_use: bool) -> Result<(), Error> {
     let mark = index::mark(directory);
-    match (knows_any, packs) {
+    match (is_in_use, packs) {
         (true, _) => index::make_mark(disk, directory),
         (false, 0) if mark.exists() => disk
             .remove(&mark)

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cofferdam_blobs::Store;
 use cofferdam_ledger::Ledger;
 use cofferdam_sandbox::worker::Isolation;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::activation::{Activator, Needed, Pointers};
@@ -101,6 +101,8 @@ pub(crate) struct Inner {
     pub(crate) collections: Collections,
     writers: Writers,
     claims: Claims,
+    /// Who may read an upload for its digest.
+    digests: Semaphore,
     /// Who may move a project's pointer, and its routes.
     pub(crate) pointers: Pointers,
     /// Releases that were replaced a moment ago.

@@ -12,9 +12,9 @@ use cofferdam_ledger::IdempotencyRow;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::head::Head;
+use crate::head::{ExpectedDigest, Head};
 use crate::name::{DeploymentId, ProjectName};
-use crate::record::Time;
+use crate::record::{Package, Time};
 
 /// How long a key is remembered: longer than any client goes on trying.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -57,17 +57,48 @@ pub(crate) struct Request {
     pub(crate) project: ProjectName,
     pub(crate) key: IdempotencyKey,
     head: String,
+    /// What the package is, if the head promises that.
+    digest: Option<ExpectedDigest>,
 }
 
 impl Request {
     pub(crate) fn new(token: Uuid, project: ProjectName, key: IdempotencyKey, head: &Head) -> Self {
-        let text = serde_json::to_vec(head).expect("a head has only string keys and serialises");
+        // A promise is about the package: the same one may be sent with it and without, in another form.
+        let bare = Head {
+            digest: None,
+            ..head.clone()
+        };
+        let text = serde_json::to_vec(&bare).expect("a head has only string keys and serialises");
         Self {
             token,
             project,
             key,
             head: format!("blake3:{}", blake3::hash(&text).to_hex()),
+            digest: head.digest.clone(),
         }
+    }
+
+    /// Whether the package that the first request became may be this one's, as far as the head says, or the error that
+    /// it is not.
+    pub(crate) fn check_package(
+        &self,
+        first: DeploymentId,
+        package: &Package,
+    ) -> Result<(), Error> {
+        let Some(promised) = &self.digest else {
+            return Ok(());
+        };
+        let differs = |promised: &Option<String>, actual: &Option<String>| {
+            promised
+                .as_ref()
+                .zip(actual.as_ref())
+                .is_some_and(|(promised, actual)| promised != actual)
+        };
+        if differs(&promised.blake3, &package.blake3) || differs(&promised.sha256, &package.sha256)
+        {
+            return Err(self.differs(first, "package"));
+        }
+        Ok(())
     }
 
     /// What is remembered of the request when it becomes a deployment.
@@ -128,6 +159,24 @@ mod tests {
         let request = |head: &Head| Request::new(Uuid::nil(), project.clone(), key.clone(), head);
         let first = request(&Head::default()).row(DeploymentId::new());
         assert!(request(&Head::default()).check_head(&first).is_ok());
+        // A promise is no other request, unless it is one of another package.
+        let promising = |digest: char| Head {
+            digest: Some(ExpectedDigest {
+                blake3: Some(digest.to_string().repeat(64)),
+                sha256: None,
+            }),
+            ..Head::default()
+        };
+        let package = Package {
+            blake3: Some("a".repeat(64)),
+            ..Package::default()
+        };
+        let id = DeploymentId::new();
+        for (digest, is_same) in [('a', true), ('b', false)] {
+            let request = request(&promising(digest));
+            assert!(request.check_head(&first).is_ok());
+            assert_eq!(request.check_package(id, &package).is_ok(), is_same);
+        }
         let other = Head {
             message: Some("another".to_owned()),
             ..Head::default()

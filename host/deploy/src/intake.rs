@@ -14,7 +14,7 @@ use crate::host::Inner;
 use crate::live::{Live, PackageState};
 use crate::name::DeploymentId;
 use crate::record::Record;
-use crate::upload::Claim;
+use crate::upload::UploadClaim;
 
 /// A deployment whose package arrives. Dropping it unfinished fails the deployment with
 /// `upload_interrupted`.
@@ -25,7 +25,7 @@ pub struct Intake {
     ingest: Option<Ingest>,
     expected: Option<ExpectedDigest>,
     /// The upload that the package is, until it is recorded.
-    upload: Option<Claim>,
+    upload: Option<UploadClaim>,
 }
 
 /// Why whoever reads an upload gives it up.
@@ -79,7 +79,7 @@ impl Intake {
     }
 
     /// Says that the package is an upload, whose bytes, this many, were there before the deployment was.
-    pub(crate) fn is_upload(&mut self, claim: Claim, bytes: u64) {
+    pub(crate) fn is_upload(&mut self, claim: UploadClaim, bytes: u64) {
         self.upload = Some(claim);
         self.live.received.store(bytes, Ordering::Relaxed);
     }
@@ -180,8 +180,14 @@ impl Intake {
         if let Err(error) = checked {
             self.abandon(&error);
             match &self.upload {
-                Some(upload) => drop(self.host.blobs.cancel_upload(upload.id).await?),
-                None => drop(self.host.blobs.remove(info.id).await?),
+                Some(upload) if matches!(error, Error::DigestMismatch { .. }) => {
+                    self.host.blobs.cancel_upload(upload.id()).await?;
+                }
+                // What could not be read may be the next time.
+                Some(_) => {}
+                None => {
+                    self.host.blobs.remove(info.id).await?;
+                }
             }
             return Err(self.over().await);
         }
@@ -210,9 +216,9 @@ impl Intake {
         }
         point("package-recorded");
         if let Some(upload) = self.upload.take()
-            && let Err(error) = self.host.blobs.take_upload(upload.id).await
+            && let Err(error) = self.host.blobs.take_upload(upload.id()).await
         {
-            tracing::error!(upload = %upload.id, %error, "an upload that was deployed stays until the next start");
+            tracing::error!(upload = %upload.id(), %error, "an upload that was deployed stays until the next start");
             upload.keep();
         }
         self.live.log.sync().await?;

@@ -150,5 +150,5 @@ pub use signature::SignaturePolicy;
 pub use status::{STATUSES, Status};
 pub use storage::{Collected, StorageOptions};
 pub use token::{Identity, MAX_SCOPES, MAX_TOKENS, NewToken, Scope, TokenStore, TokenView};
-pub use upload::{Append, UploadId, UploadView};
+pub use upload::{Append, UploadClaim, UploadId, UploadView};
 pub use webhook::{NewWebhook, WebhookView};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cofferdam_blobs::{BlobId, BlobInfo, Ingest, Upload};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
 use crate::name::ProjectName;
@@ -88,7 +88,7 @@ impl Writers {
 
 impl Turn {
     /// Resolves when somebody else has taken over.
-    async fn lost(&mut self) {
+    pub(crate) async fn lost(&mut self) {
         let number = self.number;
         // The sender stays as long as there is a turn.
         let _ = self.newest.wait_for(|newest| *newest != number).await;
@@ -118,46 +118,69 @@ impl Drop for Turn {
 
 /// Which uploads somebody is about to take for good.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Claims {
-    ids: Arc<Mutex<HashSet<UploadId>>>,
+pub(crate) struct Claims(Arc<ClaimsShared>);
+
+#[derive(Debug, Default)]
+struct ClaimsShared {
+    ids: Mutex<HashSet<UploadId>>,
+    /// Told when one is given up.
+    freed: Notify,
 }
 
 /// The right to deploy or to forget an upload: while there is one, nobody else does either.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub struct UploadClaim {
     claims: Claims,
-    /// The upload.
-    pub(crate) id: UploadId,
+    id: UploadId,
     is_for_ever: bool,
 }
 
 impl Claims {
     /// The claim, unless somebody else has it.
-    pub(crate) fn claim(&self, id: UploadId) -> Option<Claim> {
-        let is_free = self.ids().insert(id);
-        is_free.then(|| Claim {
+    pub(crate) fn claim(&self, id: UploadId) -> Option<UploadClaim> {
+        self.ids().insert(id).then(|| UploadClaim {
             claims: self.clone(),
             id,
             is_for_ever: false,
         })
     }
 
+    /// The claim, once nobody else has it.
+    pub(crate) async fn claim_when_free(&self, id: UploadId) -> UploadClaim {
+        loop {
+            let freed = self.0.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(claim) = self.claim(id) {
+                return claim;
+            }
+            freed.await;
+        }
+    }
+
     fn ids(&self) -> MutexGuard<'_, HashSet<UploadId>> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Claim {
+impl UploadClaim {
+    /// The upload.
+    #[must_use]
+    pub fn id(&self) -> UploadId {
+        self.id
+    }
+
     /// Keeps it as long as this process lives.
     pub(crate) fn keep(mut self) {
         self.is_for_ever = true;
     }
 }
 
-impl Drop for Claim {
+impl Drop for UploadClaim {
     fn drop(&mut self) {
         if !self.is_for_ever {
             self.claims.ids().remove(&self.id);
+            self.claims.0.freed.notify_waiters();
         }
     }
 }

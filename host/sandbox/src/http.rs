@@ -186,6 +186,12 @@ impl Exchange {
             .get_or_insert(error);
     }
 
+    /// Whether most of the guest's time went by while it waited for its client, and it still does.
+    fn waited_for_its_client(&self) -> bool {
+        let waited = self.arrival.paused();
+        !self.arrival.pausing().is_zero() && waited * 2 >= self.clock.used()
+    }
+
     fn failure(&self) -> Option<ServiceError> {
         self.failure
             .lock()
@@ -397,7 +403,6 @@ impl Service {
 enum Cut {
     Stopped(Stop),
     Stalled,
-    Unsent,
 }
 
 /// The task of one request.
@@ -420,7 +425,6 @@ async fn serve(
             }
             () = exchange.clock.exceeds(Duration::from_millis(limits.wall_ms)) => Cut::Stopped(Stop::TimedOut),
             () = stalled(&exchange.clock, Duration::from_millis(limits.stall_ms)) => Cut::Stalled,
-            () = stalled(&exchange.arrival, Duration::from_millis(limits.stall_ms)) => Cut::Unsent,
         }
     };
     let mut bounds = std::pin::pin!(bounds);
@@ -469,11 +473,9 @@ async fn serve(
             let refused = store.data().memory.refused();
             exchange.fail(service.failure(&error, &exchange, refused));
         }
-        // Its time went by while it waited for the client.
-        Err(Cut::Stopped(Stop::TimedOut)) if !exchange.arrival.pausing().is_zero() => {
+        Err(Cut::Stopped(Stop::TimedOut)) if exchange.waited_for_its_client() => {
             exchange.fail(ServiceError::Unsent);
         }
-        Err(Cut::Unsent) => exchange.fail(ServiceError::Unsent),
         Err(Cut::Stopped(stop)) => exchange.fail(service.stopped(stop)),
         Err(Cut::Stalled) => exchange.fail(ServiceError::Stalled {
             limit_ms: limits.stall_ms,
@@ -626,7 +628,7 @@ fn store(
 /// Services have no standard input.
 type NoInput = tokio::io::Empty;
 
-/// Resolves when the client has taken or sent nothing for `limit`.
+/// Resolves when the client has taken nothing for `limit`.
 async fn stalled(clock: &Clock, limit: Duration) {
     while clock.pausing() <= limit {
         tokio::time::sleep(STALL_LOOK.min(limit)).await;

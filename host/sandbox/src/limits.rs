@@ -160,8 +160,7 @@ pub struct ServiceLimits {
     pub wall_ms: u64,
     /// Milliseconds of CPU time, to the precision of the sandbox's tick.
     pub cpu_ms: u64,
-    /// Milliseconds for which a client may take nothing of a body that is ready for it, or send nothing of a request
-    /// that the guest waits for.
+    /// Milliseconds for which a client may take nothing of a body that is ready for it.
     pub stall_ms: u64,
     /// Bytes that one request may print into the host's log.
     pub output_bytes: u64,

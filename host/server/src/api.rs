@@ -460,7 +460,8 @@ async fn authorise(endpoint: &Endpoint, mut call: Call) -> Result<Admitted, Prob
     let inner = &call.api.inner;
     let body = std::mem::take(&mut call.body);
     let limits = inner.body_limits.clone();
-    let asks = call.parts.headers.contains_key(http::header::EXPECT);
+    let expect = call.parts.headers.get(http::header::EXPECT);
+    let asks = expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let (bodies, metrics) = (&inner.bodies, &inner.metrics);
     call.body = guard::request_body(body, asks, &identity, bodies, limits, metrics).await?;
     Ok(Admitted {

@@ -242,13 +242,15 @@ impl Index {
             .map_err(self.failed("looking up a pack"))
     }
 
-    /// Whether the index knows any pack.
-    pub(crate) async fn knows_any_pack(&self) -> Result<bool, Error> {
+    /// Whether it is in use: it names a pack, or has been through a collection, which may have removed the last one.
+    pub(crate) async fn is_in_use(&self) -> Result<bool, Error> {
         let mut reader = self.reader().await;
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pack)")
-            .fetch_one(&mut *reader)
-            .await
-            .map_err(self.failed("looking for packs"))
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pack) OR (SELECT round FROM collection) > 0",
+        )
+        .fetch_one(&mut *reader)
+        .await
+        .map_err(self.failed("looking for packs"))
     }
 
     /// When a collection first came upon this pack, which the index does not know; in milliseconds since 1970.

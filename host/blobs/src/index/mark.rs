@@ -43,14 +43,16 @@ pub(crate) fn make_mark(disk: &dyn Disk, directory: &Path) -> Result<(), Error> 
 }
 
 impl Index {
-    /// Marks the store, because this index names a pack.
-    pub(super) fn mark(&self) -> Result<(), Error> {
+    /// Marks the store, because this index names a pack. What was recorded does not fail by it: the next pack, or the
+    /// next opening, makes the mark.
+    pub(super) fn mark(&self) {
         if self.marked.load(Ordering::Relaxed) {
-            return Ok(());
+            return;
         }
         let directory = self.path.parent().unwrap_or(Path::new("."));
-        make_mark(self.disk.as_ref(), directory)?;
-        self.marked.store(true, Ordering::Relaxed);
-        Ok(())
+        match make_mark(self.disk.as_ref(), directory) {
+            Ok(()) => self.marked.store(true, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "the store cannot be marked as one in use"),
+        }
     }
 }

@@ -330,6 +330,9 @@ impl Packer {
                 .thread
                 .join()
                 .unwrap_or(Err(Error::Defect { part: "sealer" }))?;
+            if self.in_pieces {
+                self.charge.settle(sealing.until);
+            }
             self.flow.committed(sealing.until);
         }
         Ok(())
@@ -429,9 +432,11 @@ impl Packer {
         let _ = self.sealed();
         if self.in_pieces {
             // Somebody may go on with what is sealed, so it stays charged. Nobody goes on before this has ended.
-            let row = self.handle.block_on(self.shared.index.upload(self.id));
-            match row {
-                Ok(row) => self.charge.settle(row.map_or(0, |row| row.upload.offset)),
+            match self.handle.block_on(self.shared.index.upload_row(self.id)) {
+                // A commit that was made and is said to have failed counts as well.
+                Ok(Some(row)) => self.charge.settle(row.upload.offset),
+                // It was forgotten, with all that was settled.
+                Ok(None) => {}
                 // Not known: rather too much than a way around the quota.
                 Err(_) => self.charge.settle(self.flow.received()),
             }

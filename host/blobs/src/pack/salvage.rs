@@ -1,8 +1,11 @@
 //! What can be had of a pack whose header, table or trailer is damaged.
 //!
-//! Every record is named by its own BLAKE3, so nothing here has to be trusted: a line of the table that is found
-//! by guessing is good if the bytes it points at have the digest it names. What a line does not prove is the kind of its
-//! record, so that is told by the bytes as well.
+//! Every record is named by its own BLAKE3: a line of the table that is found by guessing is good if the bytes it points
+//! at have the digest it names. What a line does not prove is the kind of its record, so that is told by the bytes as well.
+//!
+//! What is stored may look like anything: a table, a part of a manifest, the record of a blob. So only a table at the very
+//! end of the file, where nobody's content is, may say that something describes blobs. Where it is gone, chunks are found
+//! by their digests, and nothing else.
 //!
 //! What no good line leads to is looked for between the records to which one does: see [`Survey`].
 
@@ -14,7 +17,7 @@ use std::sync::Arc;
 
 use super::{
     Decoder, ENTRY_BYTES, Encoding, Entry, Extent, HEADER_BYTES, Kind, RecordError, TRAILER_BYTES,
-    TableError, bytes_at, read_both, read_record, read_table, u32_at, u64_at,
+    TRAILER_MAGIC, TableError, bytes_at, read_both, read_record, read_table, u32_at, u64_at,
 };
 use crate::disk::Disk;
 use crate::{Digest, Error};
@@ -35,6 +38,8 @@ pub(crate) struct Salvage {
     pub(crate) candidates: Vec<Entry>,
     /// Where the first of them is: there the records end.
     table_at: Option<u64>,
+    /// Whether it is the pack's own, be it damaged, and not something that was stored.
+    own: bool,
     /// Whether the table is what was written: then it is some record that is damaged.
     sound: bool,
 }
@@ -51,6 +56,7 @@ impl Salvage {
             length,
             candidates: Vec::new(),
             table_at: None,
+            own: false,
             sound: false,
         };
         match read_table(salvage.disk.as_ref(), &salvage.file, length) {
@@ -58,7 +64,7 @@ impl Salvage {
                 let table = (entries.len() * ENTRY_BYTES + TRAILER_BYTES) as u64;
                 salvage.candidates = entries;
                 salvage.table_at = Some(length - table);
-                salvage.sound = true;
+                (salvage.own, salvage.sound) = (true, true);
             }
             Err(TableError::Malformed(_)) => salvage.look_for_table(path),
             // A disk that cannot give the table may still give the records that the index knows.
@@ -78,10 +84,11 @@ impl Salvage {
             tracing::warn!(path = %path.display(), %error, "a damaged pack's end cannot be read");
             return;
         }
-        let found =
-            by_the_trailer(&tail, start, self.length).or_else(|| by_the_first_record(&tail));
-        if let Some((from, table)) = found {
-            self.table_at = Some(start + from as u64);
+        let told = by_the_trailer(&tail, start, self.length);
+        if let Some((from, table)) = told.or_else(|| by_the_first_record(&tail)) {
+            let at = start + from as u64;
+            self.table_at = Some(at);
+            self.own = told.is_some() || ends_the_file(table, at);
             self.candidates = table
                 .chunks_exact(ENTRY_BYTES)
                 .map(line)
@@ -145,6 +152,21 @@ fn by_the_trailer(tail: &[u8], start: u64, length: u64) -> Option<(usize, &[u8])
     let from = usize::try_from(offset.checked_sub(start)?).ok()?;
     let to = from.checked_add(usize::try_from(bytes).ok()?)?;
     Some((from, tail.get(from..to)?))
+}
+
+/// Whether these are the lines of all records before this place, one after the other, and at most a part of the trailer.
+fn ends_the_file(table: &[u8], at: u64) -> bool {
+    let mut end = HEADER_BYTES as u64;
+    let mut rest = table;
+    while let Some((first, more)) = rest.split_at_checked(ENTRY_BYTES)
+        && line(first).extent.offset == end
+        && end < at
+    {
+        end = end.saturating_add(u64::from(line(first).extent.stored));
+        rest = more;
+    }
+    let magic = rest.len().min(TRAILER_MAGIC.len());
+    end == at && rest.len() < TRAILER_BYTES && rest[..magic] == TRAILER_MAGIC[..magic]
 }
 
 /// The table found by its first line: the record that begins right after the header. What follows it, to the end of

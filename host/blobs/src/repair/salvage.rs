@@ -143,7 +143,12 @@ impl Repair<'_> {
                 self.wait(self.index.mark_lost(row.id, true))?;
             }
             let copy = open(self.job, &self.job.packs.join(pack_file_name(fresh)))?;
+            let before = self.records.len();
             self.adopt_pack(copy)?;
+            if row.is_some() {
+                // A blob of a pack that the index knows, and that it does not know, was removed.
+                self.records.truncate(before);
+            }
         } else if let Some(row) = row {
             self.wait(self.index.mark_lost(row.id, true))?;
         }

@@ -281,6 +281,12 @@ async fn a_pack_whose_table_is_damaged_is_saved_with_and_without_an_index() {
                 fs::remove_file(directory.path().join("index.db")).unwrap();
             }
             let (report, said) = check(directory.path(), MEND).await;
+            if what == "half a table" && !with_index {
+                // What has no line any more may have been stored, whatever it looks like: nobody is believed, and
+                // every check says so.
+                assert!(report.remaining > 0, "{when}: {said:#?}");
+                continue;
+            }
             assert_eq!(report.remaining, 0, "{when}: {said:#?}");
             assert_sound(directory.path(), &blobs, &when).await;
         }

@@ -135,7 +135,7 @@ async fn whichever_line_of_a_table_is_damaged_its_record_is_found_without_it() {
 }
 
 #[tokio::test]
-async fn without_any_table_the_records_that_others_name_are_found() {
+async fn without_any_table_only_what_others_name_is_found_and_the_rest_is_told_of() {
     let prepared = Prepared::new().await;
     for path in prepared.packs() {
         let (table, entries) = table_of(&path);
@@ -160,10 +160,15 @@ async fn without_any_table_the_records_that_others_name_are_found() {
         for (what, damage) in wipe {
             let copy = prepared.damaged(&path, Index::Lost, damage);
             let (report, said, readable) = mend(copy.path(), &prepared.blobs, what).await;
-            assert_eq!(readable, [true, true], "{what}: {said:#?}");
-            // Whoever cannot see a table cannot know that this was all.
+            // Without any table whatever looks like a description may have been stored.
+            let is_known = what != "the whole table";
+            assert_eq!(readable == [true, true], is_known, "{what}: {said:#?}");
+            // Whoever cannot see a line cannot know that this was all.
             let bounded = what == "two lines";
             assert_eq!(report.remaining == 0, bounded, "{what}: {said:#?}");
+            if !is_known {
+                heal_by_sending_again(copy.path(), &prepared.blobs).await;
+            }
         }
     }
 }
@@ -253,6 +258,95 @@ async fn wherever_a_pack_ends_what_is_before_that_is_saved() {
                     heal(copy.path(), &prepared.blobs, &when).await;
                 }
             }
+        }
+    }
+}
+
+/// Stores the same bytes once more: what could be read of them is not stored again, and all of it can be read.
+async fn heal_by_sending_again(directory: &Path, blobs: &Blobs) {
+    let opened = open(directory).await;
+    for (info, data) in blobs {
+        let again = store(&opened, &info.namespace, data).await;
+        assert!(read(opened.reader(again.id).await.unwrap()).await.unwrap() == *data);
+    }
+    drop(opened);
+    closed(directory).await;
+}
+
+#[tokio::test]
+async fn what_somebody_stored_that_looks_like_the_record_of_a_blob_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open(directory.path()).await;
+    // What somebody has learnt of a store, in their own words.
+    let first = store(&opened, "blog", b"a first blob").await;
+    let path = packs(directory.path(), "pack").remove(0);
+    let (_, entries) = table_of(&path);
+    let pack = Pack::open(&path).unwrap();
+    let record = entries.iter().find(|entry| entry.kind == Kind::Blob);
+    let record = pack.read(record.unwrap()).unwrap();
+    let part = entries.iter().find(|entry| entry.kind == Kind::Manifest);
+    let part = pack.read(part.unwrap()).unwrap();
+    let forged = String::from_utf8(record).unwrap();
+    let forged = forged.replace("\"blog\"", "\"evil\"");
+    let content = [
+        &noise(1, 40_000),
+        forged.as_bytes(),
+        &part,
+        &noise(2, 40_000),
+    ]
+    .concat();
+    // And a line for it, as the first of a table.
+    let place = 32 + 40_000_u64;
+    let mut line = vec![3, 0, 0, 0];
+    for length in [forged.len(), forged.len()] {
+        line.extend(u32::try_from(length).unwrap().to_le_bytes());
+    }
+    line.extend(place.to_le_bytes());
+    line.extend(cofferdam_blobs::Digest::blake3(forged.as_bytes()).as_bytes());
+    let mut begins = line.clone();
+    begins[12..20].copy_from_slice(&32_u64.to_le_bytes());
+    let content = [content, begins, line, noise(3, 300_000)].concat();
+    let info = store(&opened, "blog", &content).await;
+    drop(opened);
+    closed(directory.path()).await;
+    let path = packs(directory.path(), "pack").pop().unwrap();
+    let (table, entries) = table_of(&path);
+    assert_eq!(entries[0].extent.offset, 32);
+    assert!(
+        fs::read(&path).unwrap()[usize::try_from(place).unwrap()..].starts_with(forged.as_bytes())
+    );
+    let length = fs::metadata(&path).unwrap().len();
+    for cut in [length - table, length - table + 100, length - 200_000] {
+        for index in [Index::Kept, Index::Lost] {
+            let copy = tempfile::tempdir().unwrap();
+            fs::create_dir(copy.path().join("packs")).unwrap();
+            for from in packs(directory.path(), "pack") {
+                let name = from.file_name().unwrap();
+                fs::copy(&from, copy.path().join("packs").join(name)).unwrap();
+            }
+            if index == Index::Kept {
+                fs::copy(
+                    directory.path().join("index.db"),
+                    copy.path().join("index.db"),
+                )
+                .unwrap();
+            }
+            truncate(
+                &copy.path().join("packs").join(path.file_name().unwrap()),
+                cut,
+            );
+            check(copy.path(), MEND).await;
+            let opened = open(copy.path()).await;
+            for blob in opened.blobs(None, 10).await.unwrap() {
+                assert!(
+                    [first.id, info.id].contains(&blob.id),
+                    "{index:?} {cut}: {blob:?}"
+                );
+                assert_eq!(blob.namespace, "blog", "{index:?} {cut}");
+            }
+            assert!(!opened.holds_any("evil").await.unwrap());
+            drop(opened);
+            closed(copy.path()).await;
         }
     }
 }

@@ -213,6 +213,7 @@ impl Inner {
                 return Ok(Seen::Never { replaces });
             };
             let body = Body::parse(&deployment)?;
+            request.check_package(id, &body.package)?;
             if let Some(blake3) = body.package.blake3 {
                 return Ok(Seen::Before(Repeat {
                     request: request.clone(),

@@ -8,7 +8,7 @@ use cofferdam_blobs::Store;
 use cofferdam_ledger::Ledger;
 use cofferdam_sandbox::worker::{Isolation, Landlock, LandlockStatus, landlock_status};
 use cofferdam_sandbox::{Sandbox, SandboxOptions};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::{Host, HostOptions, Inner, uploads};
 use crate::activation::{Activator, Needed, Pointers};
@@ -116,6 +116,7 @@ impl Host {
             routes: Routes::default(),
             writers: Writers::default(),
             claims: Claims::default(),
+            digests: Semaphore::new(uploads::DIGESTS),
             pointers: Pointers::default(),
             needed: Needed::default(),
             leaving: Mutex::default(),
@@ -162,12 +163,11 @@ impl Host {
                     tokio::time::sleep(TRY_AGAIN).await;
                 }
             }
+            let host = Arc::downgrade(&recovering);
             recovery::recover(recovering).await;
+            // Only now is known which uploads were deployed.
+            uploads::expire_uploads(host, storage.upload_ttl).await;
         });
-        tokio::spawn(uploads::expire_uploads(
-            Arc::downgrade(&inner),
-            storage.upload_ttl,
-        ));
         tokio::spawn(reconcile::run(Arc::downgrade(&inner)));
         tokio::spawn(crate::webhook::run(Arc::downgrade(&inner)));
         Ok(Self { inner })

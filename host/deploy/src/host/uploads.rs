@@ -14,7 +14,7 @@ use crate::idempotency::IdempotencyKey;
 use crate::intake::Intake;
 use crate::name::ProjectName;
 use crate::storage;
-use crate::upload::{Append, Claim, UploadId, UploadView};
+use crate::upload::{Append, UploadClaim, UploadId, UploadView};
 
 /// How many uploads a project may have that are not complete or wait to be deployed. Each holds packs that nothing
 /// else may use; a client needs one.
@@ -24,6 +24,9 @@ pub const MAX_UPLOADS: u64 = 32;
 const EXPIRY_CHECK: Duration = Duration::from_secs(60);
 
 const SHORTEST_CHECK: Duration = Duration::from_millis(100);
+
+/// How many uploads are read at a time to see whether they are what was promised.
+pub(super) const DIGESTS: usize = 4;
 
 impl Host {
     /// What this host cuts packages with. A client that cuts as it says sends least.
@@ -178,10 +181,7 @@ impl Host {
             }
             _ => {}
         }
-        let ingest = inner.blobs.append(id).await.map_err(|error| match error {
-            cofferdam_blobs::Error::NotFound { .. } => unknown(id),
-            other => other.into(),
-        })?;
+        let ingest = inner.blobs.append(id).await.map_err(gone(id))?;
         if ingest.received() != offset {
             // Another writer came and went between the look and the append.
             ingest.suspend().await?;
@@ -196,7 +196,7 @@ impl Host {
     ///
     /// [`Error::NotFound`]; [`Error::Conflict`] while it is being deployed.
     pub async fn cancel_upload(&self, id: UploadId) -> Result<(), Error> {
-        let _claim = self.claim(id)?;
+        let _claim = self.claim_upload(id)?;
         let turn = self.inner.writers.take_over(id);
         self.inner.blobs.upload_settled(id).await;
         let was_there = self.inner.blobs.cancel_upload(id).await?;
@@ -213,13 +213,15 @@ impl Host {
     /// [`Error::DigestMismatch`]; otherwise as [`Append::complete`].
     pub async fn complete_as(&self, append: Append, expected: [u8; 32]) -> Result<BlobInfo, Error> {
         let (id, blobs) = (append.id(), &self.inner.blobs);
-        let (ingest, turn) = append.ended().await?;
+        let (ingest, mut turn) = append.ended().await?;
         let bytes = ingest.suspend().await?;
-        let (expected, actual) = (
-            Digest::from(expected),
-            blobs.upload_sha256(id, bytes).await?,
-        );
-        // Whoever has taken it over meanwhile says by itself what it is to be.
+        // Whoever takes it over says by itself what it is to be, and this is read for nobody then.
+        let actual = tokio::select! {
+            biased;
+            () = turn.lost() => return Err(Error::TakenOver),
+            actual = self.inner.digesting(blobs.upload_sha256(id, bytes)) => actual.map_err(gone(id))?,
+        };
+        let expected = Digest::from(expected);
         if turn.is_lost() {
             return Err(Error::TakenOver);
         }
@@ -231,7 +233,7 @@ impl Host {
                 actual: actual.to_string(),
             });
         }
-        let ingest = blobs.append(id).await?;
+        let ingest = blobs.append(id).await.map_err(gone(id))?;
         if ingest.received() != bytes {
             ingest.suspend().await?;
             return Err(Error::TakenOver);
@@ -267,19 +269,14 @@ impl Host {
         &self,
         project: &ProjectName,
         head: Head,
-        upload: &UploadView,
+        (claim, upload): (UploadClaim, &UploadView),
         once: Option<(Uuid, IdempotencyKey)>,
     ) -> Result<Intake, Error> {
         if !upload.complete {
             return Err(incomplete(upload));
         }
-        let (inner, id) = (Arc::clone(&self.inner), upload.id);
-        let claim = self.claim(id)?;
-        // Only now is it certain that nobody has taken it.
-        let blob = match inner.blobs.upload(id).await? {
-            Some(_) => inner.blobs.blob(id).await?.ok_or_else(|| unknown(id))?,
-            None => return Err(unknown(id)),
-        };
+        let (inner, id) = (Arc::clone(&self.inner), claim.id());
+        let blob = inner.blobs.blob(id).await?.ok_or_else(|| unknown(id))?;
         let bytes = blob.bytes;
         let package = (upload.media_type.clone(), inner.blobs.adopt(blob));
         let mut intake = inner.begin_stored(project, head, package, once).await?;
@@ -287,10 +284,30 @@ impl Host {
         Ok(intake)
     }
 
-    fn claim(&self, id: UploadId) -> Result<Claim, Error> {
+    /// Claims an upload, which may be gone before: whoever has the claim looks again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] when somebody else deploys or removes it.
+    pub fn claim_upload(&self, id: UploadId) -> Result<UploadClaim, Error> {
         self.inner.claims.claim(id).ok_or_else(|| Error::Conflict {
             message: format!("upload {id} is being deployed or removed"),
         })
+    }
+
+    /// The same for who waits to see what becomes of it: a request that may be sent again.
+    pub async fn claim_upload_when_free(&self, id: UploadId) -> UploadClaim {
+        self.inner.claims.claim_when_free(id).await
+    }
+
+    /// Forgets an upload that nobody writes to.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be written.
+    pub async fn discard_upload(&self, claim: UploadClaim) -> Result<(), Error> {
+        self.inner.blobs.cancel_upload(claim.id()).await?;
+        Ok(())
     }
 }
 
@@ -301,11 +318,30 @@ impl Inner {
         if complete.is_empty() {
             return Ok(());
         }
-        let named = storage::named(&self.ledger).await?;
+        let named = match storage::named(&self.ledger).await {
+            Ok(named) => named,
+            // One record that cannot be read must not keep the others from going on.
+            Err(error) => {
+                tracing::error!(
+                    error = error.chain(),
+                    "which uploads were deployed is not known: they are left as they are until the next start"
+                );
+                let claims = complete.into_iter().filter_map(|id| self.claims.claim(id));
+                claims.for_each(UploadClaim::keep);
+                return Ok(());
+            }
+        };
         for id in complete.into_iter().filter(|id| named.contains(id)) {
             self.blobs.take_upload(id).await?;
         }
         Ok(())
+    }
+
+    /// Waits for its turn: somebody may ask for the digests of many large uploads.
+    async fn digesting<T>(&self, work: impl Future<Output = T>) -> T {
+        // It is never closed.
+        let _turn = self.digests.acquire().await;
+        work.await
     }
 
     /// Forgets uploads whose time is over, and says how many.
@@ -323,6 +359,14 @@ impl Inner {
 fn unknown(id: UploadId) -> Error {
     Error::NotFound {
         what: format!("upload {id}"),
+    }
+}
+
+/// What an error of the store is for an upload that may have gone meanwhile.
+fn gone(id: UploadId) -> impl Fn(cofferdam_blobs::Error) -> Error {
+    move |error| match error {
+        cofferdam_blobs::Error::NotFound { .. } => unknown(id),
+        other => other.into(),
     }
 }
 

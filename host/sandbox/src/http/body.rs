@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -36,6 +36,8 @@ impl<B: Body> Body for Arriving<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let polled = self.inner.as_mut().poll_frame(context);
         match polled {
+            // Who only looks whether there is something does not wait for it.
+            Poll::Pending if context.waker().will_wake(Waker::noop()) => {}
             Poll::Pending => self.exchange.arrival.pause(),
             Poll::Ready(_) => self.exchange.arrival.resume(),
         }

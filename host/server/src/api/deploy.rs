@@ -7,8 +7,8 @@
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use cofferdam_deploy::{
-    Act, Begun, DeploymentId, Error, IdempotencyKey, Identity, Intake, ProjectName, Record, Repeat,
-    UploadId,
+    Act, Begun, DeploymentId, Error, Head, IdempotencyKey, Identity, Intake, ProjectName, Record,
+    Repeat, UploadClaim, UploadId, UploadView,
 };
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::field::display;
 use tracing::{Span, info, warn};
+use uuid::Uuid;
 
 use super::problem::Problem;
 use super::{Api, Call, audit, events, json, uploads};
@@ -39,21 +40,17 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
     let mut stored = None;
     let mut used_up = None;
     if let Some(upload) = arrival.upload {
-        if let (Some(key), Some(token)) = (&key, token) {
-            // An upload that became a deployment is none any more: the key alone still knows.
-            let host = api.host();
-            let record = host.repeated(&project, &arrival.head, token, key).await?;
-            if let Some(record) = record {
-                return answer_repeated(&api, &record, streamed).await;
-            }
-        }
-        let upload = uploads::of_project(api.host(), upload, &project).await?;
+        let once = key.as_ref().zip(token);
+        let (claim, upload) = match find(&api, &project, upload, &arrival.head, once).await? {
+            Found::Upload(upload) => *upload,
+            Found::Deployed(record) => return answer_repeated(&api, &record, streamed).await,
+        };
         if Arrival::is_in_chunks(upload.media_type.as_deref()) {
             let package = api.host().upload_reader(&upload).await?;
             arrival = Arrival::stored(arrival.head, package, limit);
-            used_up = Some(upload.id);
+            used_up = Some(claim);
         } else {
-            stored = Some(upload);
+            stored = Some((claim, upload));
         }
     }
     arrival.assemble(api.host(), &project).await?;
@@ -66,9 +63,10 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
         .unwrap_or_default();
     let begin = async move {
         let intake = match (key.zip(token), stored) {
-            (once, Some(upload)) => {
+            (once, Some((claim, upload))) => {
                 let once = once.map(|(key, token)| (token, key));
-                host.begin_upload(&project, head, &upload, once).await?
+                let upload = (claim, &upload);
+                host.begin_upload(&project, head, upload, once).await?
             }
             (Some((key, token)), None) => {
                 match host
@@ -169,7 +167,7 @@ async fn receive(
     api: Api,
     mut intake: Intake,
     mut arrival: Arrival,
-    used_up: Option<UploadId>,
+    used_up: Option<UploadClaim>,
 ) -> Result<Record, Problem> {
     let id = intake.id();
     let received = loop {
@@ -192,16 +190,64 @@ async fn receive(
             }
         }
     };
-    if let (Ok(_), Some(upload)) = (&received, used_up)
-        && let Err(error) = api.host().cancel_upload(upload).await
-    {
-        // It expires.
-        warn!(%upload, %error, "an upload that was deployed could not be removed");
+    // A list that leans on what is not there, or stands for something else, is of no use either.
+    let is_over = match &received {
+        Ok(_) => true,
+        Err(problem) => matches!(problem.code(), "chunks_missing" | "digest_mismatch"),
+    };
+    if let Some(claim) = used_up.filter(|_| is_over) {
+        let upload = claim.id();
+        if let Err(error) = api.host().discard_upload(claim).await {
+            // It expires.
+            warn!(%upload, %error, "an upload that was deployed could not be removed");
+        }
     }
     received.map_err(|problem| {
         info!(deployment = %id, code = problem.code(), "an upload ended early");
         problem.of(id)
     })
+}
+
+/// What a request that names an upload is for.
+enum Found {
+    /// The upload, which nobody else takes.
+    Upload(Box<(UploadClaim, UploadView)>),
+    /// The deployment that the same request became before: the upload is none any more, and the key alone still knows.
+    Deployed(Box<Record>),
+}
+
+/// Finds the upload of a request, which may have a key.
+async fn find(
+    api: &Api,
+    project: &ProjectName,
+    id: UploadId,
+    head: &Head,
+    once: Option<(&IdempotencyKey, Uuid)>,
+) -> Result<Found, Problem> {
+    let host = api.host();
+    let repeated = async || match once {
+        Some((key, token)) => host.repeated(project, head, token, key).await,
+        None => Ok(None),
+    };
+    if let Some(record) = repeated().await? {
+        return Ok(Found::Deployed(Box::new(record)));
+    }
+    // Before it is claimed: nobody gets in the way of what is not theirs.
+    if let Err(problem) = uploads::of_project(host, id, project).await {
+        // It may have been deployed in the meantime.
+        let record = repeated().await?.ok_or(problem)?;
+        return Ok(Found::Deployed(Box::new(record)));
+    }
+    let claim = match once {
+        // Whoever may send a request again waits for what becomes of the first.
+        Some(_) => host.claim_upload_when_free(id).await,
+        None => host.claim_upload(id)?,
+    };
+    if let Some(record) = repeated().await? {
+        return Ok(Found::Deployed(Box::new(record)));
+    }
+    let upload = uploads::of_project(host, id, project).await?;
+    Ok(Found::Upload(Box::new((claim, upload))))
 }
 
 /// Answers a request that was sent before as it was answered then. Its package is read and compared, and starts

@@ -48,8 +48,8 @@ pub(super) struct Bodies {
 impl Default for Bodies {
     fn default() -> Self {
         Self {
-            uploads: Uploads::new(MAX_UPLOADS, MAX_UPLOADS_PER_TOKEN),
-            small: Uploads::new(MAX_SMALL_BODIES, MAX_SMALL_BODIES_PER_TOKEN),
+            uploads: Uploads::new("uploads", MAX_UPLOADS, MAX_UPLOADS_PER_TOKEN),
+            small: Uploads::new("requests", MAX_SMALL_BODIES, MAX_SMALL_BODIES_PER_TOKEN),
         }
     }
 }
@@ -57,14 +57,17 @@ impl Default for Bodies {
 /// The uploads under way, or the small bodies.
 #[derive(Debug)]
 pub(crate) struct Uploads {
+    /// What they are called.
+    noun: &'static str,
     max: usize,
     max_per_token: usize,
     by_token: Mutex<HashMap<Uuid, usize>>,
 }
 
 impl Uploads {
-    pub(crate) fn new(max: usize, max_per_token: usize) -> Arc<Self> {
+    pub(crate) fn new(noun: &'static str, max: usize, max_per_token: usize) -> Arc<Self> {
         Arc::new(Self {
+            noun,
             max,
             max_per_token,
             by_token: Mutex::default(),
@@ -82,14 +85,14 @@ impl Uploads {
         let mine = by_token.get(&token).copied().unwrap_or_default();
         if mine >= self.max_per_token {
             return Err(Problem::too_many(format!(
-                "this token has {mine} uploads under way, and at most {} are taken: wait for one to end",
-                self.max_per_token
+                "this token has {mine} {} under way, and at most {} are taken: wait for one to end",
+                self.noun, self.max_per_token
             )));
         }
         if by_token.values().sum::<usize>() >= self.max {
             return Err(Problem::not_ready(format!(
-                "{} uploads are under way, the most that are taken: try again in a moment",
-                self.max
+                "{} {} are under way, the most that are taken: try again in a moment",
+                self.max, self.noun
             )));
         }
         by_token.insert(token, mine + 1);
@@ -260,7 +263,7 @@ mod tests {
 
     #[test]
     fn places_are_given_back_and_one_token_cannot_take_all() {
-        let uploads = Uploads::new(3, 2);
+        let uploads = Uploads::new("uploads", 3, 2);
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let first = uploads.begin(one).unwrap();
         let second = uploads.begin(one).unwrap();

@@ -362,7 +362,10 @@ fn sha256(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Problem> {
         .get_all(REPR_DIGEST)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .find_map(|member| member.trim_ascii().strip_prefix(b"sha-256="));
+        .filter_map(|member| member.trim_ascii().strip_prefix(b"sha-256="))
+        // Of a key that is there twice the last one counts, and parameters say nothing here (RFC 8941).
+        .next_back()
+        .and_then(|value| value.split(|byte| *byte == b';').next());
     let Some(promised) = promised else {
         return Ok(None);
     };

@@ -393,7 +393,7 @@ async fn what_is_not_in_the_form_is_refused_before_anything_begins() {
     assert_eq!(odd.await.unwrap().status(), 400);
 }
 
-/// How long one request takes over a connection that stays, and its answer without the request's name.
+/// How long one request takes, with the connection where its refusal has closed the last one, and its answer without the request's name.
 async fn probe(request: reqwest::RequestBuilder) -> (Duration, String) {
     let begun = Instant::now();
     let answer = request.send().await.unwrap();

@@ -421,7 +421,7 @@ async fn an_upload_that_nobody_goes_on_with_expires_and_gives_its_room_back() {
     let text = "[defaults]\nstorage_bytes = 1000000\n";
     let policy = Policy::parse("policy", text, Path::new("/")).unwrap();
     let server = TestServer::start(|options| {
-        options.storage.upload_ttl = Duration::from_millis(300);
+        options.storage.upload_ttl = Duration::from_secs(3);
         options.policy = policy;
     });
     let place = create(&server, "expiring", None).await;
@@ -439,6 +439,7 @@ async fn an_upload_that_nobody_goes_on_with_expires_and_gives_its_room_back() {
     let late = patch(&server, &place, 0, true, b"late").await;
     assert_eq!(problem(late).await.0, 404);
     // Not only does nobody see it any more: there is room for another as large.
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
     loop {
         let place = create(&server, "expiring", None).await;
         if patch(&server, &place, 0, false, &noise(2, 700_000))

@@ -3,7 +3,8 @@
 //! Records lie back to back, with nothing between them. So what lies between two records that are known by their digests
 //! is whole records again, and where the first of them begins is known:
 //!
-//! 1. what describes blobs, a part of a manifest or a blob's record, is told by its shape. No digest vouches for it, so it
+//! 1. what describes blobs, a part of a manifest or a blob's record, is told by its shape, if the table is the pack's own:
+//!    then what was stored has lines, and what has none was not stored. No digest vouches for it, so it
 //!    is only a *guess*, which never takes the place of what is known otherwise;
 //! 2. a chunk is told by its digest, if some manifest names it, or a damaged line does. A compressed one says itself where
 //!    it ends.
@@ -67,15 +68,23 @@ impl Salvage {
             }
             match self.read(entry, &mut decoder) {
                 Ok(_) if is_kind_known => survey.entries.push(*entry),
-                Ok(bytes) => survey.believe(*entry, &bytes),
+                Ok(bytes) if self.own => survey.believe(*entry, &bytes),
+                // Whatever it describes, somebody may have stored it, and this line too.
+                Ok(_) => survey.entries.push(Entry {
+                    kind: Kind::Chunk,
+                    ..*entry
+                }),
                 Err(_) => survey.suspects.push(*entry),
             }
         }
-        survey.bounded = self.sound || (self.table_at.is_some() && !survey.entries.is_empty());
+        survey.bounded = self.sound || (self.own && !survey.entries.is_empty());
         survey.entries.sort_by_key(place);
         survey.suspects.sort_by_key(place);
         if self.sound {
             survey.count_lost();
+            return survey;
+        }
+        if !self.own {
             return survey;
         }
         let mut window = Window::new(self);
