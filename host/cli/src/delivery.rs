@@ -22,7 +22,7 @@ mod state;
 mod unchanged;
 mod uploads;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -115,6 +115,8 @@ pub(crate) struct Delivery<'a> {
     /// deployment.
     own_key: String,
     sending: Sending,
+    /// The upload that a deployment has begun with: until its package is recorded, it may be there to be deployed again.
+    deployed: Mutex<Option<uploads::Complete>>,
 }
 
 /// How the last attempt went.
@@ -158,6 +160,7 @@ impl<'a> Delivery<'a> {
             framed: None,
             own_key: random_name(),
             sending: Sending::Nameless,
+            deployed: Mutex::new(None),
         })
     }
 
@@ -346,6 +349,9 @@ impl<'a> Delivery<'a> {
 
     /// Remembers what was sent: the package with this BLAKE3.
     pub(crate) fn remember(&self, package: &str) {
+        if let Some(upload) = self.deployed().take() {
+            upload.forget();
+        }
         if self.order.recall != Recall::Never
             && let Some(plan) = self.prepared.plan()
             && plan.tar_bytes > DIRECT_BYTES
@@ -354,6 +360,10 @@ impl<'a> Delivery<'a> {
             let memory = Memory::of(plan, *package.as_bytes());
             self.place(plan).write(&memory);
         }
+    }
+
+    fn deployed(&self) -> MutexGuard<'_, Option<uploads::Complete>> {
+        self.deployed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self, plan: &Plan) -> memory::Place {
@@ -490,7 +500,8 @@ impl<'a> Delivery<'a> {
     }
 
     /// Makes a deployment of a complete upload. The request is small and has a key, so it is sent again when its
-    /// answer does not come. Until then the upload is remembered: it need not be sent by the next process either.
+    /// answer does not come. Until its package is recorded the upload is remembered: it need not be sent by the next
+    /// process either.
     async fn deploy_upload(
         &self,
         upload: uploads::Complete,
@@ -506,7 +517,8 @@ impl<'a> Delivery<'a> {
             Err(Failure::Unreachable(_)) => {}
             // It stays whole, and the room that it wants can be made.
             Err(Failure::Refused { code, .. }) if code.as_deref() == Some("storage_full") => {}
-            _ => upload.forget(),
+            Err(_) => upload.forget(),
+            Ok(_) => *self.deployed() = Some(upload),
         }
         deployed
     }
