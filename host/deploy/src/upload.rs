@@ -6,7 +6,7 @@
 //! over: the older is told, makes durable what it has, and ends, and only then does the newer one begin. So is
 //! whoever asks for the offset, because an offset that still grows is one that the next request misses.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,8 +122,9 @@ pub(crate) struct Claims(Arc<ClaimsShared>);
 
 #[derive(Debug, Default)]
 struct ClaimsShared {
-    ids: Mutex<HashSet<UploadId>>,
-    /// Told when one is given up.
+    /// Those that are claimed, and whether for ever.
+    ids: Mutex<HashMap<UploadId, bool>>,
+    /// Told when one is given up, or never will be.
     freed: Notify,
 }
 
@@ -132,33 +133,39 @@ struct ClaimsShared {
 pub struct UploadClaim {
     claims: Claims,
     id: UploadId,
-    is_for_ever: bool,
 }
 
 impl Claims {
     /// The claim, unless somebody else has it.
     pub(crate) fn claim(&self, id: UploadId) -> Option<UploadClaim> {
-        self.ids().insert(id).then(|| UploadClaim {
+        let mut ids = self.ids();
+        if ids.contains_key(&id) {
+            return None;
+        }
+        ids.insert(id, false);
+        Some(UploadClaim {
             claims: self.clone(),
             id,
-            is_for_ever: false,
         })
     }
 
-    /// The claim, once nobody else has it.
-    pub(crate) async fn claim_when_free(&self, id: UploadId) -> UploadClaim {
+    /// The claim, once nobody else has it; `None` if somebody has it for ever.
+    pub(crate) async fn claim_when_free(&self, id: UploadId) -> Option<UploadClaim> {
         loop {
             let freed = self.0.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
             if let Some(claim) = self.claim(id) {
-                return claim;
+                return Some(claim);
+            }
+            if self.ids().get(&id) == Some(&true) {
+                return None;
             }
             freed.await;
         }
     }
 
-    fn ids(&self) -> MutexGuard<'_, HashSet<UploadId>> {
+    fn ids(&self) -> MutexGuard<'_, HashMap<UploadId, bool>> {
         self.0.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -171,17 +178,19 @@ impl UploadClaim {
     }
 
     /// Keeps it as long as this process lives.
-    pub(crate) fn keep(mut self) {
-        self.is_for_ever = true;
+    pub(crate) fn keep(self) {
+        self.claims.ids().insert(self.id, true);
     }
 }
 
 impl Drop for UploadClaim {
     fn drop(&mut self) {
-        if !self.is_for_ever {
-            self.claims.ids().remove(&self.id);
-            self.claims.0.freed.notify_waiters();
+        let mut ids = self.claims.ids();
+        if ids.get(&self.id) == Some(&false) {
+            ids.remove(&self.id);
         }
+        drop(ids);
+        self.claims.0.freed.notify_waiters();
     }
 }
 
@@ -277,5 +286,33 @@ impl Append {
             return Err(Error::TakenOver);
         }
         Ok((self.ingest, self.turn))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_claim_is_one_and_who_waits_for_it_hears_when_it_ends_and_when_it_never_will() {
+        let id = "0198c0de-0000-7000-8000-000000000000".parse().unwrap();
+        let claims = Claims::default();
+        let first = claims.claim(id).unwrap();
+        assert!(claims.claim(id).is_none());
+        let wait = || {
+            let claims = claims.clone();
+            tokio::spawn(async move { claims.claim_when_free(id).await })
+        };
+        let second = wait();
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        let second = second.await.unwrap().unwrap();
+        let third = wait();
+        tokio::task::yield_now().await;
+        second.keep();
+        assert!(third.await.unwrap().is_none());
+        assert!(claims.claim(id).is_none());
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! What is stored may look like anything: a table, a part of a manifest, the record of a blob. So only a table at the very
 //! end of the file, where nobody's content is, may say that something describes blobs. Where it is gone, chunks are found
-//! by their digests, and nothing else.
+//! by their digests, and nothing else. (Content comes to be at the end of a file that was cut off at the very byte at
+//! which it has a table of its own, with lines for all that is before it.)
 //!
 //! What no good line leads to is looked for between the records to which one does: see [`Survey`].
 
@@ -143,7 +144,8 @@ fn by_the_trailer(tail: &[u8], start: u64, length: u64) -> Option<(usize, &[u8])
     let count = u64::from(u32_at(trailer, 12));
     let offset = u64_at(trailer, 16);
     let bytes = u64_at(trailer, 24);
-    let fits = bytes == count.checked_mul(ENTRY_BYTES as u64)?
+    let fits = trailer[..8] == TRAILER_MAGIC
+        && bytes == count.checked_mul(ENTRY_BYTES as u64)?
         && offset >= HEADER_BYTES as u64
         && offset.checked_add(bytes)? == length.checked_sub(TRAILER_BYTES as u64)?;
     if !fits {
@@ -154,7 +156,8 @@ fn by_the_trailer(tail: &[u8], start: u64, length: u64) -> Option<(usize, &[u8])
     Some((from, tail.get(from..to)?))
 }
 
-/// Whether these are the lines of all records before this place, one after the other, and at most a part of the trailer.
+/// Whether these are the lines of all records before this place, one after the other, and at most the trailer, which may
+/// be damaged.
 fn ends_the_file(table: &[u8], at: u64) -> bool {
     let mut end = HEADER_BYTES as u64;
     let mut rest = table;
@@ -166,7 +169,7 @@ fn ends_the_file(table: &[u8], at: u64) -> bool {
         rest = more;
     }
     let magic = rest.len().min(TRAILER_MAGIC.len());
-    end == at && rest.len() < TRAILER_BYTES && rest[..magic] == TRAILER_MAGIC[..magic]
+    end == at && rest.len() <= TRAILER_BYTES && rest[..magic] == TRAILER_MAGIC[..magic]
 }
 
 /// The table found by its first line: the record that begins right after the header. What follows it, to the end of

@@ -254,9 +254,15 @@ async fn a_flipped_bit_is_found_the_good_records_are_saved_and_an_upload_heals_t
 #[tokio::test]
 async fn a_pack_whose_table_is_damaged_is_saved_with_and_without_an_index() {
     // Trailer, table, header; a cut that takes the trailer, and one that takes the table too.
-    let damage: [(&str, Damage); 5] = [
+    let damage: [(&str, Damage); 7] = [
         ("trailer", |path| {
             flip(path, fs::metadata(path).unwrap().len() - 10);
+        }),
+        ("how many lines there are", |path| {
+            flip(path, fs::metadata(path).unwrap().len() - 64 + 13);
+        }),
+        ("where the table is", |path| {
+            flip(path, fs::metadata(path).unwrap().len() - 64 + 17);
         }),
         ("table", |path| {
             flip(path, fs::metadata(path).unwrap().len() - 64 - 30);

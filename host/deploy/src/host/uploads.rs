@@ -290,14 +290,17 @@ impl Host {
     ///
     /// [`Error::Conflict`] when somebody else deploys or removes it.
     pub fn claim_upload(&self, id: UploadId) -> Result<UploadClaim, Error> {
-        self.inner.claims.claim(id).ok_or_else(|| Error::Conflict {
-            message: format!("upload {id} is being deployed or removed"),
-        })
+        self.inner.claims.claim(id).ok_or_else(|| taken(id))
     }
 
     /// The same for who waits to see what becomes of it: a request that may be sent again.
-    pub async fn claim_upload_when_free(&self, id: UploadId) -> UploadClaim {
-        self.inner.claims.claim_when_free(id).await
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] when somebody else has it for good.
+    pub async fn claim_upload_when_free(&self, id: UploadId) -> Result<UploadClaim, Error> {
+        let claim = self.inner.claims.claim_when_free(id).await;
+        claim.ok_or_else(|| taken(id))
     }
 
     /// Forgets an upload that nobody writes to.
@@ -321,7 +324,7 @@ impl Inner {
         let named = match storage::named(&self.ledger).await {
             Ok(named) => named,
             // One record that cannot be read must not keep the others from going on.
-            Err(error) => {
+            Err(error @ Error::Damaged { .. }) => {
                 tracing::error!(
                     error = error.chain(),
                     "which uploads were deployed is not known: they are left as they are until the next start"
@@ -330,6 +333,7 @@ impl Inner {
                 claims.for_each(UploadClaim::keep);
                 return Ok(());
             }
+            Err(error) => return Err(error),
         };
         for id in complete.into_iter().filter(|id| named.contains(id)) {
             self.blobs.take_upload(id).await?;
@@ -353,6 +357,12 @@ impl Inner {
             }
         }
         Ok(forgotten)
+    }
+}
+
+fn taken(id: UploadId) -> Error {
+    Error::Conflict {
+        message: format!("upload {id} is being deployed or removed"),
     }
 }
 

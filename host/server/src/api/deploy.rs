@@ -240,7 +240,7 @@ async fn find(
     }
     let claim = match once {
         // Whoever may send a request again waits for what becomes of the first.
-        Some(_) => host.claim_upload_when_free(id).await,
+        Some(_) => host.claim_upload_when_free(id).await?,
         None => host.claim_upload(id)?,
     };
     if let Some(record) = repeated().await? {
