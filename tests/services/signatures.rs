@@ -72,6 +72,7 @@ async fn a_plugin_that_minisign_signed_is_admitted_and_others_are_not() {
         printed.contains(&format!("signed by: {key_id}")),
         "{printed}"
     );
-    // minisign's own name for the key.
-    assert!(comment.ends_with(key_id), "{comment}");
+    // minisign's own name for the key, which it prints without the zeros that a number may begin with.
+    let name = comment.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(name, key_id.trim_start_matches('0'), "{comment}");
 }
