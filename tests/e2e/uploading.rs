@@ -286,6 +286,13 @@ async fn wait(child: Child) -> Output {
         .unwrap()
 }
 
+/// Takes a deployment's package away; what it served stays.
+async fn remove_package(server: &Server, record: &Value) {
+    let package = format!("/v1/deployments/{}/package", record["id"].as_str().unwrap());
+    let gone = server.request(reqwest::Method::DELETE, &package).send();
+    assert_eq!(gone.await.unwrap().status(), 204);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_breaks_at_10_50_and_90_percent_costs_at_most_a_pack_each_time() {
     let server = server();
@@ -695,13 +702,7 @@ async fn edits_that_broke_are_sent_whole_when_what_they_lean_on_went_meanwhile()
         link.passed() - before < 2 * PACK,
         "more than the edits went"
     );
-    let package = format!("/v1/deployments/{}/package", first["id"].as_str().unwrap());
-    let gone = server
-        .request(reqwest::Method::DELETE, &package)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(gone.status(), 204);
+    remove_package(&server, &first).await;
     link.is_free();
     let (sent, record) = told(&wait(child).await);
     let bytes = record["package"]["bytes"].as_u64().unwrap();
@@ -777,12 +778,7 @@ async fn what_did_not_change_since_the_last_time_is_neither_read_nor_named() {
     assert_eq!(deploy(&[]).await.0, digest);
     let list = server.get_json("/v1/deployments?project=sent").await;
     for record in list["deployments"].as_array().unwrap() {
-        let package = format!("/v1/deployments/{}/package", record["id"].as_str().unwrap());
-        let gone = server
-            .request(reqwest::Method::DELETE, &package)
-            .send()
-            .await;
-        assert_eq!(gone.unwrap().status(), 204);
+        remove_package(&server, record).await;
     }
     let (again, _, (_, spared), _) = deploy(&[]).await;
     assert_eq!((again, spared), (digest, 0));
@@ -849,13 +845,7 @@ async fn what_the_server_forgets_between_its_answer_and_the_package_is_sent_afte
         .unwrap();
     link.is_stuck().await;
     // The only package that had the chunks goes; the release stays.
-    let package = format!("/v1/deployments/{}/package", first["id"].as_str().unwrap());
-    let gone = server
-        .request(reqwest::Method::DELETE, &package)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(gone.status(), 204);
+    remove_package(&server, &first).await;
     link.is_free();
     let (_, record) = told(&wait(child).await);
     let bytes = record["package"]["bytes"].as_u64().unwrap();

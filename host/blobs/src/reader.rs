@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::ingest::{Flow, Step};
 use crate::manifest::Part;
 use crate::store::Shared;
-use crate::{BlobId, Error};
+use crate::{BlobId, Digest, Error};
 
 pub(crate) use pieces::{PackFiles, Piece, PieceError, Place, Suspect};
 
@@ -150,6 +151,17 @@ impl Reader {
             Err(error) => self.ended = Some(Err(error.clone())),
         }
         next
+    }
+
+    /// SHA-256 of the rest of the blob, and of what comes behind it.
+    pub(crate) async fn sha256_with(mut self, tail: &[u8]) -> Result<Digest, Error> {
+        let mut sha256 = Sha256::new();
+        while let Some(bytes) = self.next().await? {
+            sha256.update(&bytes);
+        }
+        sha256.update(tail);
+        let sha256: [u8; 32] = sha256.finalize().into();
+        Ok(Digest::from(sha256))
     }
 
     async fn advance(&mut self) -> Result<Option<Bytes>, Error> {

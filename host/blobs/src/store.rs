@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, RwLock, Semaphore};
 use uuid::Uuid;
 
@@ -213,13 +212,7 @@ impl Store {
         if let Some(known) = self.blob(id).await?.and_then(|info| info.sha256) {
             return Ok(known);
         }
-        let mut reader = self.reader(id).await?;
-        let mut sha256 = Sha256::new();
-        while let Some(bytes) = reader.next().await? {
-            sha256.update(&bytes);
-        }
-        let sha256: [u8; 32] = sha256.finalize().into();
-        Ok(Digest::from(sha256))
+        self.reader(id).await?.sha256_with(&[]).await
     }
 
     /// Begins to charge a namespace for an upload, of which `bytes` bytes are charged already.

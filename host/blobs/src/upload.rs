@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::ingest::{Digests, Hashers, Resume};
@@ -197,14 +196,9 @@ impl Store {
         let row = row
             .filter(|row| row.upload.offset == bytes)
             .ok_or(Error::NotFound { id })?;
-        let mut sha256 = Sha256::new();
-        let mut reader = Reader::complete(Arc::clone(self.shared()), id, row.bytes);
-        while let Some(bytes) = reader.next().await? {
-            sha256.update(&bytes);
-        }
-        sha256.update(&row.tail);
-        let sha256: [u8; 32] = sha256.finalize().into();
-        Ok(Digest::from(sha256))
+        Reader::complete(Arc::clone(self.shared()), id, row.bytes)
+            .sha256_with(&row.tail)
+            .await
     }
 
     /// Waits until nobody writes to an upload: what arrived of it is durable, or will never be.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::harness::{PATIENCE, program, sandbox};
 use bytes::Bytes;
 use cofferdam_sandbox::{
-    ComponentKind, HttpService, NetGrant, ServiceError, ServiceLimits, ServiceSpec, ServiceState,
+    ComponentKind, HttpService, NetGrant, ServiceBody, ServiceError, ServiceLimits, ServiceSpec,
+    ServiceState,
 };
 use http::{Request, Response};
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -154,12 +155,7 @@ async fn a_body_whose_guest_fails_never_looks_whole() {
 #[tokio::test]
 async fn bodies_stream_both_ways_at_once() {
     let service = service(|_| {});
-    let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
-    let frames = futures_of(move |context| receiver.poll_recv(context));
-    let request = Request::post("/echo")
-        .header("host", "blog.localhost")
-        .body(StreamBody::new(frames))
-        .unwrap();
+    let (sender, request) = posted("/echo");
     let mut body = service.call(request).await.unwrap().into_body();
     // Each block comes back before the next is sent, so nothing waits for an end.
     for number in 0..50_u8 {
@@ -178,13 +174,22 @@ async fn bodies_stream_both_ways_at_once() {
     assert!(body.frame().await.is_none());
 }
 
-/// A stream of data frames from a polling function.
-fn futures_of(
-    mut poll: impl FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<Bytes>>,
-) -> impl futures::Stream<Item = Result<Frame<Bytes>, Infallible>> {
-    futures::stream::poll_fn(move |context| {
-        poll(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-    })
+/// A request whose body comes through the channel.
+fn posted(
+    path: &str,
+) -> (
+    mpsc::Sender<Bytes>,
+    Request<impl Body<Data = Bytes, Error = Infallible> + use<>>,
+) {
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
+    let frames = futures::stream::poll_fn(move |context| {
+        let received = receiver.poll_recv(context);
+        received.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    });
+    let request = Request::post(path)
+        .header("host", "blog.localhost")
+        .body(StreamBody::new(frames));
+    (sender, request.unwrap())
 }
 
 #[tokio::test]
@@ -197,21 +202,23 @@ async fn a_slow_client_is_not_the_guests_time() {
     }
 }
 
+/// Why a response breaks off.
+async fn broken(mut body: ServiceBody) -> ServiceError {
+    loop {
+        match body.frame().await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return error,
+            None => panic!("it ends as if it were whole"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_takes_nothing_for_long_loses_the_response() {
     let service = service(|limits| limits.stall_ms = 100);
-    let mut body = service.call(get("/stream")).await.unwrap().into_body();
+    let body = service.call(get("/stream")).await.unwrap().into_body();
     tokio::time::sleep(Duration::from_millis(600)).await;
-    let error = loop {
-        match body
-            .frame()
-            .await
-            .expect("it does not end as if it were whole")
-        {
-            Ok(_) => {}
-            Err(error) => break error,
-        }
-    };
+    let error = broken(body).await;
     assert!(
         matches!(error, ServiceError::Stalled { limit_ms: 100 }),
         "{error}"
@@ -221,50 +228,24 @@ async fn a_client_that_takes_nothing_for_long_loses_the_response() {
 #[tokio::test]
 async fn a_client_that_sends_nothing_more_is_not_the_guests_fault() {
     let service = service(|limits| limits.wall_ms = 2000);
-    {
-        let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
-        let frames = futures_of(move |context| receiver.poll_recv(context));
-        let request = Request::post("/echo")
-            .header("host", "blog.localhost")
-            .body(StreamBody::new(frames))
-            .unwrap();
-        sender
-            .send(Bytes::from_static(b"some of it"))
-            .await
-            .unwrap();
-        let error = match service.call(request).await {
-            Err(error) => error,
-            Ok(response) => {
-                let mut body = response.into_body();
-                loop {
-                    match body.frame().await.expect("it is not whole") {
-                        Ok(_) => {}
-                        Err(error) => break error,
-                    }
-                }
-            }
-        };
-        assert!(matches!(error, ServiceError::Unsent), "{error}");
-        drop(sender);
-    }
+    let (sender, request) = posted("/echo");
+    sender
+        .send(Bytes::from_static(b"some of it"))
+        .await
+        .unwrap();
+    let error = match service.call(request).await {
+        Err(error) => error,
+        Ok(response) => broken(response.into_body()).await,
+    };
+    assert!(matches!(error, ServiceError::Unsent), "{error}");
+    drop(sender);
 }
 
 #[tokio::test]
 async fn dropping_the_body_or_the_call_stops_the_guest() {
     // The guest holds the request's body; when it is gone, so is the guest.
     let service = service(|_| {});
-    let request = |path: &str| {
-        let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
-        let frames = futures_of(move |context| receiver.poll_recv(context));
-        (
-            sender,
-            Request::post(path)
-                .header("host", "blog.localhost")
-                .body(StreamBody::new(frames))
-                .unwrap(),
-        )
-    };
-    let (alive, streaming) = request("/stream");
+    let (alive, streaming) = posted("/stream");
     let response = service.call(streaming).await.unwrap();
     assert!(!alive.is_closed());
     drop(response);
@@ -273,7 +254,7 @@ async fn dropping_the_body_or_the_call_stops_the_guest() {
         .unwrap();
 
     for path in ["/loop", "/sleep"] {
-        let (alive, waiting) = request(path);
+        let (alive, waiting) = posted(path);
         let abandoned =
             tokio::time::timeout(Duration::from_millis(100), service.call(waiting)).await;
         assert!(abandoned.is_err());
@@ -284,7 +265,7 @@ async fn dropping_the_body_or_the_call_stops_the_guest() {
     }
 
     // Whatever it has answered, and whoever listens.
-    let (alive, streaming) = request("/stream");
+    let (alive, streaming) = posted("/stream");
     let response = service.call(streaming).await.unwrap();
     service.stop();
     tokio::time::timeout(PATIENCE, service.quiet())
@@ -292,7 +273,7 @@ async fn dropping_the_body_or_the_call_stops_the_guest() {
         .unwrap();
     assert!(alive.is_closed());
     drop(response);
-    assert!(service.call(request("/hello").1).await.is_err());
+    assert!(service.call(posted("/hello").1).await.is_err());
 }
 
 #[tokio::test]

@@ -41,22 +41,22 @@ const MAX_SMALL_BODIES_PER_TOKEN: usize = 256;
 /// The bodies under way.
 #[derive(Debug)]
 pub(super) struct Bodies {
-    pub(super) uploads: Arc<Uploads>,
-    small: Arc<Uploads>,
+    pub(super) uploads: Arc<Places>,
+    small: Arc<Places>,
 }
 
 impl Default for Bodies {
     fn default() -> Self {
         Self {
-            uploads: Uploads::new("uploads", MAX_UPLOADS, MAX_UPLOADS_PER_TOKEN),
-            small: Uploads::new("requests", MAX_SMALL_BODIES, MAX_SMALL_BODIES_PER_TOKEN),
+            uploads: Places::new("uploads", MAX_UPLOADS, MAX_UPLOADS_PER_TOKEN),
+            small: Places::new("requests", MAX_SMALL_BODIES, MAX_SMALL_BODIES_PER_TOKEN),
         }
     }
 }
 
-/// The uploads under way, or the small bodies.
+/// Bodies of one kind that are under way.
 #[derive(Debug)]
-pub(crate) struct Uploads {
+pub(crate) struct Places {
     /// What they are called.
     noun: &'static str,
     max: usize,
@@ -64,7 +64,7 @@ pub(crate) struct Uploads {
     by_token: Mutex<HashMap<Uuid, usize>>,
 }
 
-impl Uploads {
+impl Places {
     pub(crate) fn new(noun: &'static str, max: usize, max_per_token: usize) -> Arc<Self> {
         Arc::new(Self {
             noun,
@@ -80,7 +80,7 @@ impl Uploads {
         by_token.values().sum()
     }
 
-    fn begin(self: &Arc<Self>, token: Uuid) -> Result<Upload, Problem> {
+    fn begin(self: &Arc<Self>, token: Uuid) -> Result<Place, Problem> {
         let mut by_token = self.by_token.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = by_token.get(&token).copied().unwrap_or_default();
         if mine >= self.max_per_token {
@@ -96,24 +96,24 @@ impl Uploads {
             )));
         }
         by_token.insert(token, mine + 1);
-        Ok(Upload {
-            uploads: self.clone(),
+        Ok(Place {
+            places: self.clone(),
             token,
         })
     }
 }
 
-/// A place among the uploads, given back when it is dropped.
+/// A place among them, given back when it is dropped.
 #[derive(Debug)]
-struct Upload {
-    uploads: Arc<Uploads>,
+struct Place {
+    places: Arc<Places>,
     token: Uuid,
 }
 
-impl Drop for Upload {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut by_token = self
-            .uploads
+            .places
             .by_token
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -154,7 +154,7 @@ pub(super) async fn request_body(
         body,
         over: Box::pin(identity.over()),
         received: Some(metrics.clone()),
-        _upload: Some(places.begin(identity.id)?),
+        _place: Some(places.begin(identity.id)?),
     });
     if small {
         gathered(UploadBody::new(held, limits)).await
@@ -200,7 +200,7 @@ pub(super) async fn under(
                 body,
                 over: Box::pin(identity.over()),
                 received: None,
-                _upload: None,
+                _place: None,
             })
         })),
     }
@@ -224,7 +224,7 @@ struct Held {
     over: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Where the bytes of a request are counted.
     received: Option<Arc<Metrics>>,
-    _upload: Option<Upload>,
+    _place: Option<Place>,
 }
 
 impl http_body::Body for Held {
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn places_are_given_back_and_one_token_cannot_take_all() {
-        let uploads = Uploads::new("uploads", 3, 2);
+        let uploads = Places::new("uploads", 3, 2);
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let first = uploads.begin(one).unwrap();
         let second = uploads.begin(one).unwrap();

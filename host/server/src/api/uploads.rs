@@ -97,6 +97,7 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
     let has_body = !http_body::Body::is_end_stream(&body);
     let complete = flag(&headers)?.unwrap_or(false);
     let length = length(&headers, 0, complete)?;
+    let expected = sha256(&headers)?;
     let limit = api.inner.max_package_bytes;
     if length.is_some_and(|length| length > limit) {
         return Err(Problem::too_large(too_large(limit)));
@@ -114,7 +115,8 @@ pub(super) async fn create(call: Call, project: ProjectName) -> Result<Response,
     info!(upload = %upload.id, %project, "an upload was made");
     let upload = if has_body || complete {
         let append = host.append(upload.id, 0, length, limit).await?;
-        receive(&api, append, headers, body, complete, project).await?
+        let end = End { complete, expected };
+        receive(&api, append, headers, body, end, project).await?
     } else {
         upload
     };
@@ -165,13 +167,15 @@ pub(super) async fn append(call: Call, upload: UploadView) -> Result<Response, P
     let complete = flag(&headers)?
         .ok_or_else(|| Problem::bad_request("Upload-Complete is missing: it is ?0 or ?1"))?;
     let length = length(&headers, offset, complete)?;
+    let expected = sha256(&headers)?;
     let limit = api.inner.max_package_bytes;
     if length.is_some_and(|length| length > limit) {
         return Err(Problem::too_large(too_large(limit)));
     }
     let project = upload.project.clone();
     let append = api.host().append(upload.id, offset, length, limit).await?;
-    let upload = receive(&api, append, headers, body, complete, project).await?;
+    let end = End { complete, expected };
+    let upload = receive(&api, append, headers, body, end, project).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     describe(response.headers_mut(), &upload, limit);
     Ok(response)
@@ -183,19 +187,28 @@ pub(super) async fn remove(call: Call, upload: UploadView) -> Result<Response, P
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// What a request says of the end of its upload.
+#[derive(Clone, Copy)]
+struct End {
+    /// Whether it is at the end of this request.
+    complete: bool,
+    /// The SHA-256 of all of it.
+    expected: Option<[u8; 32]>,
+}
+
 /// Receives one request's bytes in a task that the connection does not own.
 async fn receive(
     api: &Api,
     append: Append,
     headers: HeaderMap,
     body: Body,
-    complete: bool,
+    end: End,
     project: ProjectName,
 ) -> Result<UploadView, Problem> {
     let own = api.clone();
     let received = api.detach(async move {
         let id = append.id();
-        let received = take(&own, append, &headers, body, complete, &project).await;
+        let received = take(&own, append, &headers, body, end, &project).await;
         if let Err(problem) = &received {
             info!(upload = %id, code = problem.code(), "an upload stopped");
         }
@@ -209,17 +222,10 @@ async fn take(
     mut append: Append,
     headers: &HeaderMap,
     body: Body,
-    complete: bool,
+    end: End,
     project: &ProjectName,
 ) -> Result<UploadView, Problem> {
     let id = append.id();
-    let expected = match sha256(headers) {
-        Ok(expected) => expected,
-        Err(problem) => {
-            append.suspend().await?;
-            return Err(problem);
-        }
-    };
     let mut body = UploadBody::new(body, api.inner.body_limits.clone());
     let taken = loop {
         let next = tokio::select! {
@@ -239,10 +245,10 @@ async fn take(
     };
     let allowed = match &taken {
         // Much time may have passed since the request began.
-        Ok(()) if complete => authorised(api, headers, project),
+        Ok(()) if end.complete => authorised(api, headers, project),
         _ => Ok(()),
     };
-    if !complete || taken.is_err() || allowed.is_err() {
+    if !end.complete || taken.is_err() || allowed.is_err() {
         // What cannot be made durable now is sent again; the reason for the end counts more.
         let suspended = append.suspend().await;
         taken?;
@@ -250,7 +256,7 @@ async fn take(
         suspended?;
         return Ok(api.host().upload(id).await?);
     }
-    let blob = match expected {
+    let blob = match end.expected {
         Some(expected) => api.host().complete_as(append, expected).await?,
         None => append.complete().await?,
     };
